@@ -1,0 +1,290 @@
+"""The Socket.IO server: clients of Socket.IO 1 and 2 (protocol 4 on Engine.IO 3) beside those of 3 and 4 (protocol 5 on Engine.IO 4).
+
+Handlers do not know which one a client speaks. A packet, as text; its attachments follow as binary messages:
+
+    type [attachments -] [/namespace ,] [id] [JSON]          451-7["receiveImage",{"_placeholder":true,"num":0}]
+
+    joining                     client                  accepted            refused
+    protocol 5                  40{auth}                40{"sid":…}         44{"message":…,"data":…}
+    protocol 4, namespace /     nothing                 40                  44…
+    protocol 4, others          40/cam?token=abc        40/cam              44/cam,…: the data, else the message
+"""
+
+import logging
+import time
+import urllib.parse
+from collections.abc import Callable
+from typing import Any, Final
+
+import socketio
+from socketio import packet
+
+from engine.engineio_server import EngineServer
+from engine.packets import ProtocolError
+from engine.session import Session
+from green import call_later
+from rate import OncePerSecond
+
+logger = logging.getLogger(__name__)
+
+#: As many attachments as socket.io-parser takes. A packet may announce billions, and would be waited for.
+MAX_ATTACHMENTS: Final = 10
+#: A client joins a namespace within this time (Node: 45 s), or its session ends.
+JOIN_SEC: Final = 10.0
+#: Names that the protocol or its clients' libraries use themselves. A handler of such a name means something else by it.
+LIFECYCLE_EVENTS: Final = frozenset(
+    ("connect", "connect_error", "disconnect", "disconnecting", "error", "newListener", "removeListener")
+)
+
+
+class StrictPacket(packet.Packet):  # type: ignore[misc]
+    """python-socketio's packet; what comes from a client is checked as socket.io-parser does."""
+
+    def decode(self, encoded_packet: str) -> int:
+        if encoded_packet[:1] not in "0123456" or not encoded_packet:
+            raise ProtocolError(f"a packet of type {encoded_packet[:1]!r}, expected 0 to 6")
+        count: int = super().decode(encoded_packet)
+        binary = self.packet_type in (packet.BINARY_EVENT, packet.BINARY_ACK)
+        if count > MAX_ATTACHMENTS or (count and not binary):
+            raise ProtocolError(f"a packet of type {self.packet_type} with {count} attachments, at most {MAX_ATTACHMENTS}")
+        self._check()
+        return count
+
+    def _check(self) -> None:
+        kind, data = self.packet_type, self.data
+        if kind in (packet.EVENT, packet.BINARY_EVENT):
+            fits = isinstance(data, list) and bool(data) and isinstance(data[0], str)
+        elif kind in (packet.ACK, packet.BINARY_ACK):
+            fits = isinstance(data, list) and self.id is not None
+        elif kind == packet.CONNECT:
+            fits = data is None or isinstance(data, dict)
+        else:
+            fits = kind == packet.DISCONNECT and data is None
+        if not fits:
+            raise ProtocolError(f"a packet of type {kind} with data that it cannot have")
+
+    @classmethod
+    def _reconstruct_binary_internal(cls, data: Any, attachments: list[bytes]) -> Any:
+        if isinstance(data, list):
+            return [cls._reconstruct_binary_internal(item, attachments) for item in data]
+        if not isinstance(data, dict):
+            return data
+        if data.get("_placeholder") is not True:
+            return {key: cls._reconstruct_binary_internal(value, attachments) for key, value in data.items()}
+        number = data.get("num")
+        if type(number) is not int or not 0 <= number < len(attachments):
+            raise ProtocolError(f"a placeholder for attachment {number!r}, there are {len(attachments)}")
+        return attachments[number]
+
+
+class Server(socketio.Server):  # type: ignore[misc]
+    """A `socketio.Server` that also serves clients of Engine.IO 3, and lets no client's packet do more than it should.
+
+    Takes the arguments of `socketio.Server`. Unless `async_handlers` says otherwise, handlers run in the greenlet that received
+    the event: a client's events stay in order, and a client that sends faster than they are handled waits in its own socket.
+    """
+
+    eio: EngineServer
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        options.setdefault("async_handlers", False)
+        options.setdefault("serializer", StrictPacket)
+        options.setdefault("logger", logging.getLogger("socketio.server"))
+        options.setdefault("engineio_logger", logging.getLogger("engineio.server"))
+        super().__init__(*args, **options)
+        self.handler_errors = 0
+        self._said = OncePerSecond()
+
+    def is_alive(self, sid: str, timeout_sec: float) -> bool:
+        """Ask a client for a sign of life and wait for it; see `Session.is_alive`."""
+        session = self._session_of(sid)
+        return session is not None and session.is_alive(timeout_sec)
+
+    def disconnect(self, sid: str, namespace: str | None = None, ignore_queue: bool = False) -> None:
+        """Tell a client to leave a namespace; one that stays connected all the same is closed when it joins no other."""
+        session = self._session_of(sid, namespace or "/")
+        super().disconnect(sid, namespace, ignore_queue=ignore_queue)
+        if session is not None:
+            self._expect_to_join(session)
+
+    def drop(self, sid: str) -> None:
+        """End a client's session so that it comes back by itself; `disconnect` tells it to stay away."""
+        session = self._session_of(sid)
+        if session is not None:
+            session.close(self.reason.SERVER_DISCONNECT)
+
+    def protocol(self, sid: str) -> int | None:
+        """The Engine.IO protocol that a client speaks, 3 or 4; None when it has gone."""
+        session = self._session_of(sid)
+        return session.protocol if session is not None else None
+
+    def _session_of(self, sid: str, namespace: str = "/") -> Session | None:
+        return self.eio.sockets.get(self.manager.eio_sid_from_sid(sid, namespace) or "")
+
+    def _engineio_server_class(self) -> type[EngineServer]:
+        return EngineServer
+
+    # -- from the client
+
+    def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> None:
+        super()._handle_eio_connect(eio_sid, environ)
+        session = self.eio.sockets[eio_sid]
+        self._expect_to_join(session)
+        if session.protocol == 3:
+            if self._serves("/"):
+                self._join(session, "/", None)
+            else:  # it expects to be in `/` before it asks for any other
+                self._send_packet(eio_sid, self.packet_class(packet.CONNECT, namespace="/"))
+
+    def _expect_to_join(self, session: Session) -> None:
+        session.cancel_join_deadline()
+        session.cancel_join_deadline = call_later(JOIN_SEC, lambda: self._close_if_not_joined(session))
+
+    def _close_if_not_joined(self, session: Session) -> None:
+        if not any(self.manager.sid_from_eio_sid(session.sid, namespace) for namespace in self.manager.get_namespaces()):
+            session.close(self.reason.SERVER_DISCONNECT)
+
+    def _serves(self, namespace: str) -> bool:
+        return (
+            namespace in self.handlers
+            or namespace in self.namespace_handlers
+            or self.namespaces == "*"
+            or namespace in self.namespaces
+        )
+
+    def _handle_eio_message(self, eio_sid: str, data: str | bytes) -> None:
+        session = self.eio.sockets.get(eio_sid)
+        if session is None:
+            return
+        try:
+            self._receive_message(session, data)
+        except (ValueError, RecursionError) as error:  # also of the JSON decoder, which recurses; handlers' own don't get here
+            session.fail(str(error) if isinstance(error, ProtocolError) else "a packet that is not JSON")
+
+    def _receive_message(self, session: Session, data: str | bytes) -> None:
+        eio_sid = session.sid
+        pending = self._binary_packet.get(eio_sid)
+        if isinstance(data, bytes):
+            if pending is None:
+                raise ProtocolError("a binary message that no packet announced")
+            if not pending.add_attachment(data):
+                return
+            del self._binary_packet[eio_sid]
+            received = pending
+        elif pending is not None:
+            raise ProtocolError("text where an attachment was announced")
+        elif session.protocol == 3 and data[:1] == "0":
+            # CONNECT: what follows the namespace is a query, and takes the place of protocol 5's auth
+            namespace, _, query = data[1:].split(",")[0].partition("?")
+            self._join(session, namespace or "/", dict(urllib.parse.parse_qsl(query)) or None)
+            return
+        else:
+            received = self.packet_class(encoded_packet=data)
+            if received.attachment_count:
+                if not self.manager.sid_from_eio_sid(eio_sid, received.namespace or "/"):
+                    raise ProtocolError("a binary packet for a namespace that was not joined")
+                self._binary_packet[eio_sid] = received
+                return
+        self._act_on(session, received)
+
+    def _act_on(self, session: Session, received: StrictPacket) -> None:
+        namespace = received.namespace or "/"
+        kind = received.packet_type
+        if kind == packet.CONNECT:
+            self._join(session, namespace, received.data)
+        elif kind == packet.DISCONNECT:
+            self._handle_disconnect(session.sid, namespace, self.reason.CLIENT_DISCONNECT)
+            self._expect_to_join(session)
+        elif kind in (packet.ACK, packet.BINARY_ACK):
+            if received.id:  # 0 is where python-socketio keeps its counter
+                self._handle_ack(session.sid, namespace, received.id, received.data)
+        elif received.data[0] not in LIFECYCLE_EVENTS:
+            self._handle_event(session.sid, namespace, received.id, received.data)
+
+    def _handle_event_internal(
+        self, server: "Server", sid: str, eio_sid: str, data: list[Any], namespace: str, id: int | None
+    ) -> None:
+        try:
+            super()._handle_event_internal(server, sid, eio_sid, data, namespace, id)
+        except Exception:
+            self._count_handler_error(f"the handler of {data[0][:64]!r}")
+
+    def _handle_ack(self, eio_sid: str, namespace: str, id: int, data: list[Any]) -> None:
+        try:
+            super()._handle_ack(eio_sid, namespace, id, data)
+        except Exception:
+            self._count_handler_error("the handler of an ack")
+
+    def _count_handler_error(self, what: str) -> None:
+        self.handler_errors += 1
+        if self._said.allows(what, time.monotonic()):
+            logger.exception("%s failed (%d errors of handlers since the start)", what, self.handler_errors)
+
+    def _join(self, session: Session, namespace: str, auth: Any) -> None:
+        """Let a client join a namespace; what its `connect` handler emits follows the answer, as clients expect."""
+        if self.manager.sid_from_eio_sid(session.sid, namespace):
+            return  # it has been told so
+        if not self._serves(namespace):
+            self._send_packet(
+                session.sid,
+                self.packet_class(packet.CONNECT_ERROR, data={"message": "Invalid namespace"}, namespace=namespace),
+            )
+            return
+        outermost = session.held is None
+        if outermost:
+            session.held = []
+        try:
+            self._handle_connect(session.sid, namespace, auth)
+        except Exception:
+            self._count_handler_error("the handler of 'connect'")
+            session.close(self.reason.SERVER_DISCONNECT)
+        finally:
+            if outermost:
+                held, session.held = session.held or [], None
+                for message in held:
+                    session.send_message(message)
+
+    def _handle_eio_disconnect(self, eio_sid: str, reason: str) -> None:
+        super()._handle_eio_disconnect(eio_sid, reason)
+        self._binary_packet.pop(eio_sid, None)
+
+    # -- to the client
+
+    def _send_packet(self, eio_sid: str, pkt: Any) -> None:
+        session = self.eio.sockets.get(eio_sid)
+        if session is None:
+            return
+        answers_join = pkt.packet_type in (packet.CONNECT, packet.CONNECT_ERROR)
+        if answers_join and session.protocol == 3:
+            if pkt.packet_type == packet.CONNECT:
+                pkt.data = None
+            elif isinstance(pkt.data, dict):
+                pkt.data = pkt.data.get("data") or pkt.data.get("message")
+        encoded = pkt.encode()
+        held = session.held
+        if answers_join:
+            session.held = None
+        for message in encoded if isinstance(encoded, list) else [encoded]:
+            session.send_message(message)
+        if answers_join:
+            session.held = held
+
+    def _send_eio_packet(self, eio_sid: str, eio_pkt: Any) -> None:
+        # The message alone: python-engineio's packet keeps its first encoding, and a broadcast to clients of several transports
+        # would send one of them what was made for another.
+        session = self.eio.sockets.get(eio_sid)
+        if session is not None:
+            session.send_message(eio_pkt.data)
+
+
+def same_host(named: tuple[str, ...] = ()) -> Callable[[str, dict[str, Any]], bool]:
+    """A check of Origin headers: their host and port must be the ones of the Host header, or of the origins that are named.
+
+    The scheme is not compared: behind a proxy that ends TLS it differs. Clients that send no Origin are not asked.
+    """
+
+    def allowed(origin: str, environ: dict[str, Any]) -> bool:
+        host = urllib.parse.urlsplit(origin).netloc.lower()
+        return origin in named or (bool(host) and host == environ.get("HTTP_HOST", "").lower())
+
+    return allowed

@@ -1,0 +1,317 @@
+"""One Engine.IO session: a client over polling, over WebSocket, or on its way from the one to the other.
+
+    handshake ─► polling ─► upgrading ─► websocket ─► closed         a WebSocket handshake begins at `websocket`;
+                    └──────────┴────────────┴──────────►┘            a failed upgrade falls back to `polling`
+
+Heartbeat: with protocol 4 the server pings and the client answers, with protocol 3 the client pings and the server answers.
+Whatever arrives is a sign of life, so a client in the middle of a large frame on a slow line is not taken for dead.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from engine import packets
+from engine.packets import Packet, ProtocolError
+from engine.websocket import GOING_AWAY, MAX_OUTGOING_BYTES, MAX_OUTGOING_MESSAGES, NORMAL, WebSocket
+from green import Signal, call_later, sleep
+
+if TYPE_CHECKING:
+    from engine.engineio_server import EngineServer
+
+logger = logging.getLogger(__name__)
+
+#: A client that has begun an upgrade finishes it within this time, or goes on polling.
+UPGRADE_SEC: Final = 10.0
+#: While an upgrade is under way, a waiting poll is answered (with NOOP), so that the client can give up polling.
+PROBE_STEP_SEC: Final = 0.02
+#: A polling client that said nothing for this long, and does not come when it is called, is dead.
+POLLING_SILENCE_SEC: Final = 10.0
+
+
+class Session:
+    """One client's Engine.IO session.
+
+    Args:
+        protocol: 3 or 4.
+        as_base64: the client asked for base64 instead of bytes in its handshake (protocol 3 only).
+
+    Attributes:
+        upgraded, closed, session: what python-engineio's server looks at: whether a WebSocket carries it, whether it has ended,
+            and a dictionary for the application.
+        upgrading: a WebSocket has come for it and has not taken over yet.
+        cancel_join_deadline: ends the wait for the client to join a namespace, set by the Socket.IO server.
+        held: while a namespace is being joined, the messages that must not overtake the answer; else None.
+        last_seen: when a packet last came (time.monotonic).
+    """
+
+    def __init__(self, server: "EngineServer", sid: str, protocol: int, as_base64: bool) -> None:
+        self.server = server
+        self.sid = sid
+        self.protocol = protocol
+        self.upgrading = False
+        self.upgraded = False
+        self.closed = False
+        self.session: dict[str, Any] = {}
+        self.held: list[str | bytes] | None = None
+        self.last_seen = time.monotonic()
+        self._as_base64 = as_base64
+        self._websocket: WebSocket | None = None
+        self._websocket_as_base64 = False
+        self._probed = False
+        self._outbox: deque[Packet] = deque()
+        self._outbox_bytes = 0
+        self._outbox_filled = Signal()
+        self._polling = False
+        self._posting = False
+        self.cancel_join_deadline: Callable[[], None] = _nothing_to_cancel
+        self._cancel_timer: Callable[[], None] = _nothing_to_cancel
+
+    # -- sending
+
+    def send_message(self, data: str | bytes) -> None:
+        """Send a message, or hold it until the namespace that is being joined has been answered; never waits."""
+        if self.held is not None:
+            self.held.append(data)
+        else:
+            self.send_packet(Packet(packets.MESSAGE, data))
+
+    def send_packet(self, packet: Packet) -> None:
+        """Send a packet over the WebSocket, or keep it for the next poll; never waits."""
+        if self.closed:
+            return
+        if self._websocket is not None:
+            self._websocket.send(packets.encode_websocket(packet, self.protocol, self._websocket_as_base64))
+            return
+        self._outbox.append(packet)
+        self._outbox_bytes += len(packet.data)
+        if self._outbox_bytes > MAX_OUTGOING_BYTES or len(self._outbox) > MAX_OUTGOING_MESSAGES:
+            self.fail(f"it does not poll: {self._outbox_bytes} bytes in {len(self._outbox)} packets wait for it")
+        else:
+            self._outbox_filled.set()
+
+    def send(self, packet: Any) -> None:
+        """Send a packet of python-engineio's; its server calls this."""
+        self.send_message(packet.data)
+
+    # -- polling
+
+    def poll(self) -> list[Packet]:
+        """Wait until there is something to send and return it (a GET); a CLOSE when the session ends meanwhile.
+
+        Raises:
+            ProtocolError: another poll is waiting already; both end, and the session with them.
+        """
+        if self._polling:
+            self.fail("two polls at once")
+            raise ProtocolError("two polls at once")
+        self._polling = True
+        try:
+            give_up_at = time.monotonic() + self.server.ping_interval + self.server.ping_timeout
+            while not (self._outbox or self.closed or self._probed):
+                if not self._outbox_filled.wait(give_up_at - time.monotonic()):
+                    break
+        finally:
+            self._polling = False
+        sent = list(self._outbox)
+        self._outbox.clear()
+        self._outbox_bytes = 0
+        if self.closed:
+            return [*sent, Packet(packets.CLOSE)]
+        self.heard()
+        return sent or [Packet(packets.NOOP)]
+
+    def encode_payload(self, sent: list[Packet]) -> tuple[str, bytes]:
+        """The content type and body of the answer to a poll."""
+        return packets.encode_payload(sent, self.protocol, self._as_base64)
+
+    def post(self, body: bytes, content_type: str) -> None:
+        """Receive the packets of a POST, in their order.
+
+        Raises:
+            ProtocolError: the body is no payload, or another POST is under way; the session has ended.
+        """
+        if self._posting:
+            self.fail("two posts at once")
+            raise ProtocolError("two posts at once")
+        self._posting = True
+        try:
+            for packet in packets.decode_payload(body, content_type, self.protocol):
+                if not self.closed:
+                    self.receive(packet)
+        except ProtocolError as error:
+            # Without waiting for what is queued to be fetched: the client may never come for it.
+            self.fail(str(error))
+            raise
+        finally:
+            self._posting = False
+
+    # -- WebSocket
+
+    def attach(self, websocket: WebSocket, as_base64: bool) -> None:
+        """From now on everything goes over this WebSocket."""
+        self._websocket = websocket
+        self._websocket_as_base64 = as_base64 and self.protocol == 3
+        self.upgraded = True
+
+    def upgrade(self, websocket: WebSocket, as_base64: bool) -> None:
+        """Move from polling to a WebSocket (`2probe`, `3probe`, `5`), and serve it until it ends."""
+        self.upgrading = True
+        cancel_deadline = call_later(UPGRADE_SEC, websocket.abort)
+        try:
+            if websocket.receive() == "2probe":
+                websocket.send("3probe")
+                self._probed = True
+                self._outbox_filled.set()  # a waiting poll is answered, so that the client can end its polling
+                upgraded = websocket.receive() == "5"
+            else:
+                upgraded = False
+        finally:
+            cancel_deadline()
+            self.upgrading = self._probed = False
+        if not upgraded or self.closed:
+            logger.info("%s: the upgrade to WebSocket was not finished, it goes on polling", self.sid)
+            websocket.close()
+            return
+        self.attach(websocket, as_base64)
+        self.heard()
+        self._outbox_filled.set()
+        for packet in self._outbox:
+            self.send_packet(packet)
+        self._outbox.clear()
+        self._outbox_bytes = 0
+        self.receive_all()
+
+    def receive_all(self) -> None:
+        """Receive from the WebSocket until it ends; then the session has ended too."""
+        websocket = self._websocket
+        assert websocket is not None
+        while (message := websocket.receive()) is not None:
+            if self.closed:
+                continue  # only the closing handshake is still of interest
+            try:
+                self.receive(packets.decode_websocket(message, self.protocol))
+            except ProtocolError as error:
+                self.fail(str(error))
+        if websocket.close_reason and not self.closed:
+            logger.info("%s: closed: %s", self.sid, websocket.close_reason)
+        self.close(self.server.reason.TRANSPORT_CLOSE)
+
+    # -- receiving
+
+    def receive(self, packet: Packet) -> None:
+        """Act on a packet.
+
+        Raises:
+            ProtocolError: it has no place here.
+        """
+        self.heard()
+        kind = packet.type
+        if kind == packets.MESSAGE:
+            self.server.receive_message(self, packet.data)
+        elif kind == (packets.PONG if self.protocol == 4 else packets.PING):
+            if self.protocol == 3:
+                self.send_packet(Packet(packets.PONG, packet.data))
+            else:
+                self._schedule_ping()
+        elif kind == packets.CLOSE:
+            self.close(self.server.reason.CLIENT_DISCONNECT)
+        elif kind != packets.NOOP:
+            raise ProtocolError(f"an unexpected packet of type {kind}")
+
+    def heard(self) -> None:
+        self.last_seen = time.monotonic()
+
+    # -- life
+
+    def open(self) -> None:
+        """Start the heartbeat."""
+        self.heard()
+        if self.protocol == 4:
+            self._schedule_ping()
+        else:
+            self._expect_sign_of_life(self.server.ping_interval + self.server.ping_timeout)
+
+    def is_alive(self, timeout_sec: float) -> bool:
+        """Ask the client for a sign of life and wait for it, at most this long.
+
+        Over a WebSocket that is a ping. A polling client cannot be asked, but its waiting poll can be answered: one that lives
+        comes again at once. If it does not, it still counts as alive unless it had been silent for `POLLING_SILENCE_SEC`.
+        """
+        asked_at = time.monotonic()
+        silent_for = asked_at - self._heard_at()
+        if self._websocket is not None:
+            self._websocket.ping()
+        else:
+            self.send_packet(Packet(packets.NOOP))
+        while not self.closed and time.monotonic() - asked_at < timeout_sec:
+            sleep(PROBE_STEP_SEC)
+            if self._heard_at() > asked_at:
+                return True
+        return not self.closed and self._websocket is None and silent_for < POLLING_SILENCE_SEC
+
+    def fail(self, why: str) -> None:
+        """End the session because of what the client did."""
+        if not self.closed:
+            self.server.count_protocol_error(self.sid, why)
+            self.close(self.server.reason.TRANSPORT_ERROR)
+
+    def close(self, reason: str, going_away: bool = False) -> None:
+        """End the session; the application's `disconnect` handler runs. Harmless when it has ended.
+
+        Args:
+            going_away: the server stops; the client is told so.
+        """
+        if self.closed:
+            return
+        self.closed = True
+        self._cancel_timer()
+        self.cancel_join_deadline()
+        self._outbox_filled.set()
+        if self._websocket is not None:
+            if self.protocol == 4:
+                self._websocket.close(GOING_AWAY if going_away else NORMAL)
+            else:
+                # No close frame: the Java client 1.0.0 takes it for the start of a handshake that it never finishes, and would
+                # notice the end of the connection only by its own ping timeout.
+                self._websocket.abort()
+        self.server.session_ended(self, reason)
+
+    def _heard_at(self) -> float:
+        return max(self.last_seen, self._websocket.last_receive if self._websocket is not None else 0.0)
+
+    def _schedule_ping(self) -> None:
+        self._set_timer(self.server.ping_interval + self.server.ping_interval_grace_period, self._ping)
+
+    def _ping(self) -> None:
+        self.send_packet(Packet(packets.PING))
+        pinged_at = time.monotonic()
+        self._set_timer(self.server.ping_timeout, lambda: self._check_pong(pinged_at))
+
+    def _check_pong(self, pinged_at: float) -> None:
+        if self._heard_at() > pinged_at:
+            self._schedule_ping()  # it is busy sending, and has not come to answer yet
+        else:
+            self.close(self.server.reason.PING_TIMEOUT)
+
+    def _expect_sign_of_life(self, within_sec: float) -> None:
+        self._set_timer(within_sec, self._check_sign_of_life)
+
+    def _check_sign_of_life(self) -> None:
+        limit = self.server.ping_interval + self.server.ping_timeout
+        silent_for = time.monotonic() - self._heard_at()
+        if silent_for < limit:
+            self._expect_sign_of_life(limit - silent_for)
+        else:
+            self.close(self.server.reason.PING_TIMEOUT)
+
+    def _set_timer(self, seconds: float, function: Callable[[], None]) -> None:
+        self._cancel_timer()
+        if not self.closed:
+            self._cancel_timer = call_later(seconds, function)
+
+
+def _nothing_to_cancel() -> None:
+    """The timer of a session that has none."""
