@@ -1,0 +1,1 @@
+"""Windows of one stream each, in a child process."""

@@ -1,0 +1,69 @@
+"""The screen that windows are shown on: whether there is one, and the part of it that is ours.
+
+OpenCV ends the whole process when it finds no screen, so the child asks first.
+"""
+
+import ctypes
+import os
+import sys
+from ctypes import POINTER, byref, c_char_p, c_int, c_long, c_ulong, c_void_p
+from typing import Final
+
+from display.layout import Rect
+
+_ANY_PROPERTY_TYPE: Final = 0
+#: Where the screen can't be asked (not X11): what nearly every screen has.
+_USUAL: Final = Rect(0, 0, 1280, 720)
+
+
+class NoScreen(Exception):
+    """Windows can't be shown here; the message says why."""
+
+
+def find_screen() -> Rect:
+    """The part of the screen that panels and docks leave to windows.
+
+    Raises:
+        NoScreen: there is none, or it does not let us in.
+    """
+    if sys.platform == "darwin":
+        return _USUAL
+    if not os.environ.get("DISPLAY"):
+        if os.environ.get("WAYLAND_DISPLAY"):
+            raise NoScreen("no screen for windows: they need X11, and DISPLAY is not set (Xwayland sets it)")
+        raise NoScreen("no screen for windows: DISPLAY is not set")
+    try:
+        x11 = ctypes.CDLL("libX11.so.6")
+    except OSError as error:
+        raise NoScreen(f"no screen for windows: {error}") from None
+    x11.XOpenDisplay.restype = c_void_p
+    x11.XDefaultRootWindow.restype = c_ulong
+    x11.XInternAtom.restype = c_ulong
+    display = c_void_p(x11.XOpenDisplay(None))
+    if not display:
+        raise NoScreen(f"no screen for windows: the X server at DISPLAY={os.environ['DISPLAY']} can't be opened")
+    try:
+        whole = Rect(0, 0, x11.XDisplayWidth(display, 0), x11.XDisplayHeight(display, 0))
+        area = _cardinals(x11, display, b"_NET_WORKAREA")
+        return Rect(*area[:4]) if len(area) >= 4 else whole
+    finally:
+        x11.XCloseDisplay(display)
+
+
+def _cardinals(x11: ctypes.CDLL, display: c_void_p, name: bytes) -> list[int]:
+    """A property of the root window that is a list of numbers, as window managers leave them there (EWMH)."""
+    root = c_ulong(x11.XDefaultRootWindow(display))
+    atom = c_ulong(x11.XInternAtom(display, c_char_p(name), c_int(1)))
+    if not atom:
+        return []
+    kind, form, count, rest, data = c_ulong(), c_int(), c_ulong(), c_ulong(), POINTER(c_long)()
+    status = x11.XGetWindowProperty(
+        display, root, atom, c_long(0), c_long(4), c_int(0), c_ulong(_ANY_PROPERTY_TYPE),
+        byref(kind), byref(form), byref(count), byref(rest), byref(data),
+    )  # fmt: skip
+    if status != 0 or not data:
+        return []
+    try:
+        return [data[index] for index in range(count.value)] if form.value == 32 else []
+    finally:
+        x11.XFree(data)
