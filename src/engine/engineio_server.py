@@ -66,7 +66,7 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
                 return self._answer(environ, start_response, "200 OK", "text/plain", b"")
             query = urllib.parse.parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)
             transport = _only(query, "transport")
-            if transport not in self.transports:
+            if transport is None or transport not in self.transports:
                 raise BadRequest(*UNKNOWN_TRANSPORT)
             if "j" in query:
                 raise BadRequest(*BAD_REQUEST)
@@ -222,7 +222,9 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
         return [body]
 
     def _cookie(self, sid: str) -> str:
-        attributes = self.cookie if isinstance(self.cookie, dict) else {"name": self.cookie, "path": "/", "SameSite": "Lax"}
+        attributes = (
+            self.cookie if isinstance(self.cookie, dict) else {"name": self.cookie, "path": "/", "SameSite": "Lax"}
+        )
         return str(self._generate_sid_cookie(sid, attributes))
 
     # -- what sessions call

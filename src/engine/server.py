@@ -46,7 +46,9 @@ class StrictPacket(packet.Packet):  # type: ignore[misc]
         count: int = super().decode(encoded_packet)
         binary = self.packet_type in (packet.BINARY_EVENT, packet.BINARY_ACK)
         if count > MAX_ATTACHMENTS or (count and not binary):
-            raise ProtocolError(f"a packet of type {self.packet_type} with {count} attachments, at most {MAX_ATTACHMENTS}")
+            raise ProtocolError(
+                f"a packet of type {self.packet_type} with {count} attachments, at most {MAX_ATTACHMENTS}"
+            )
         self._check()
         return count
 
@@ -141,7 +143,9 @@ class Server(socketio.Server):  # type: ignore[misc]
         session.cancel_join_deadline = call_later(JOIN_SEC, lambda: self._close_if_not_joined(session))
 
     def _close_if_not_joined(self, session: Session) -> None:
-        if not any(self.manager.sid_from_eio_sid(session.sid, namespace) for namespace in self.manager.get_namespaces()):
+        if not any(
+            self.manager.sid_from_eio_sid(session.sid, namespace) for namespace in self.manager.get_namespaces()
+        ):
             session.close(self.reason.SERVER_DISCONNECT)
 
     def _serves(self, namespace: str) -> bool:
@@ -158,7 +162,10 @@ class Server(socketio.Server):  # type: ignore[misc]
             return
         try:
             self._receive_message(session, data)
-        except (ValueError, RecursionError) as error:  # also of the JSON decoder, which recurses; handlers' own don't get here
+        except (
+            ValueError,
+            RecursionError,
+        ) as error:  # also of the JSON decoder, which recurses; handlers' own don't get here
             session.fail(str(error) if isinstance(error, ProtocolError) else "a packet that is not JSON")
 
     def _receive_message(self, session: Session, data: str | bytes) -> None:

@@ -137,7 +137,9 @@ class MessageReader:
         elif opcode > BINARY:
             raise WebSocketError(PROTOCOL_ERROR, f"unknown opcode {opcode}")
         elif (opcode == CONTINUATION) != (self._message is not None):
-            raise WebSocketError(PROTOCOL_ERROR, "a continuation without a beginning, or a beginning inside of a message")
+            raise WebSocketError(
+                PROTOCOL_ERROR, "a continuation without a beginning, or a beginning inside of a message"
+            )
         position += 2
         if length == 126:
             if end - position < 2:
@@ -345,7 +347,9 @@ class WebSocket:
         self._outgoing.extend(buffers)
         self._outgoing_bytes += sum(map(len, buffers))
         if self._outgoing_bytes > MAX_OUTGOING_BYTES or len(self._outgoing) > 2 * MAX_OUTGOING_MESSAGES:
-            self.close_reason = f"it does not read: {self._outgoing_bytes} bytes in {len(self._outgoing)} pieces wait for it"
+            self.close_reason = (
+                f"it does not read: {self._outgoing_bytes} bytes in {len(self._outgoing)} pieces wait for it"
+            )
             self.abort()
         elif self._sender is None:
             self._sender = eventlet.spawn(self._send_queued)
@@ -388,7 +392,9 @@ def _check_close(payload: bytes) -> WebSocketError | None:
 def is_upgrade(environ: dict[str, Any]) -> bool:
     """Whether a request asks for a WebSocket."""
     connection = environ.get("HTTP_CONNECTION", "").lower().split(",")
-    return "upgrade" in (token.strip() for token in connection) and environ.get("HTTP_UPGRADE", "").lower() == "websocket"
+    return (
+        "upgrade" in (token.strip() for token in connection) and environ.get("HTTP_UPGRADE", "").lower() == "websocket"
+    )
 
 
 def serve(

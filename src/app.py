@@ -1,0 +1,158 @@
+"""The parts and who feeds whom. Read this first, and see the whole.
+
+engine (Socket.IO) ─► SocketioGateway ─► Door ─► Stream ─► FrameHub ─► Display (a child process)
+                                           │                      └──► the site: API, metrics
+                                         auth
+"""
+
+import logging
+import secrets
+import signal
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import socketio
+
+from auth.guard import Guard
+from auth.login import Authenticator
+from auth.sessions import Sessions
+from auth.users import UsersError, open_users
+from children import Children
+from display.display import Display, NoScreen
+from engine.server import Server, same_host
+from green import Once, offload, sleep
+from hub import FrameHub
+from ingest.door import Door, LocalStreamNames
+from ingest.socketio_gateway import SocketioGateway
+from metrics import Metrics, Reading
+from serving import CannotListen, HttpServer, raise_file_limit
+from settings import Settings, read_settings
+from web.api import make_site
+
+logger = logging.getLogger(__name__)
+
+#: The clients' closing handshakes and the children's ends take at most so long together; the whole stop has 3 s.
+STOP_SEC: Final = 1.0
+#: How soon a signal is noticed.
+STOP_STEP_SEC: Final = 0.1
+#: A message is larger than its image: in a poll it is base64, and a frame a little too large is refused by name.
+MESSAGE_OVERHEAD_BYTES: Final = 64 * 1024
+
+
+class App:
+    """The server, composed and not yet started."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.hub = FrameHub()
+        self.users = open_users(settings.users) if settings.auth else None
+        self.authenticator = Authenticator(self.users, Guard(), offload, Once)
+        self.sessions = Sessions(secrets.token_bytes(32), self.users, offload)
+        self.door = Door(
+            self.hub, self.authenticator, self.sessions, LocalStreamNames(), settings.limits, settings.rate
+        )
+        self.engine = Server(
+            max_http_buffer_size=settings.max_frame_bytes * 4 // 3 + MESSAGE_OVERHEAD_BYTES,
+            cors_allowed_origins=same_host(settings.origins),
+        )
+        self.gateway = SocketioGateway(self.engine, self.door)
+        self.children = Children()
+        self.display = (
+            Display(self.hub, self.children, settings.limits, settings.display_plain) if settings.display else None
+        )
+        self.metrics = Metrics(self.hub, self._readings)
+        self.wsgi = socketio.WSGIApp(
+            self.engine,
+            make_site(
+                self.hub,
+                self.authenticator,
+                self.sessions,
+                self.metrics,
+                tokens_needed=settings.auth,
+            ),
+        )
+        self._http: HttpServer | None = None
+
+    def start(self) -> str:
+        """Start the children, then listen; returns the address that clients connect to.
+
+        Raises:
+            NoScreen: windows are wanted, and there is nowhere to show them.
+            CannotListen: the address is taken, or not ours.
+            UsersError: the accounts cannot be read.
+        """
+        if self.users is not None:
+            self._warn_of_demo_accounts()
+        else:
+            logger.warning("open to everybody: any name and password is let in (-a checks them)")
+        if self.display is not None:
+            self.display.start()
+        self._http = HttpServer(self.settings.ip, self.settings.port, self.wsgi, raise_file_limit())
+        self._http.start()
+        return self._http.url
+
+    def stop(self) -> None:
+        """Tell the clients, end the children and the connections; takes `STOP_SEC` at most for each."""
+        self.engine.eio.disconnect()
+        if self._http is not None:
+            self._http.stop(STOP_SEC)
+        self.children.stop()
+
+    def _warn_of_demo_accounts(self) -> None:
+        assert self.users is not None
+        if self.settings.users is None:
+            logger.warning(
+                "only the demo accounts can log in, and everybody knows their passwords (--users names others)"
+            )
+
+    def _readings(self) -> Iterable[Reading]:
+        yield Reading("connections", "Clients connected over Socket.IO.", self.gateway.connections, {})
+        yield Reading("logins_total", "Logins over Socket.IO that began a stream.", self.gateway.logins, {})
+        yield Reading(
+            "refused_logins_total", "Logins over Socket.IO that were refused.", self.gateway.refused_logins, {}
+        )
+        yield Reading(
+            "frames_before_login_total",
+            "Frames refused because nobody had logged in.",
+            self.gateway.frames_before_login,
+            {},
+        )
+        yield Reading(
+            "protocol_errors_total",
+            "Connections closed because the client broke the protocol.",
+            self.engine.eio.protocol_errors,
+            {},
+        )
+        yield Reading(
+            "handler_errors_total", "Events that the server failed to handle.", self.engine.handler_errors, {}
+        )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the server until SIGTERM or Ctrl-C; returns the exit status: 0, or 2 when it cannot start as it is told to."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for library in ("engineio.server", "socketio.server", "eventlet.wsgi"):
+        logging.getLogger(library).setLevel(logging.WARNING)  # at INFO they write lines for every frame
+    stopping = False
+
+    def stop(_signal: int, _frame: object) -> None:
+        # Nothing else: a signal comes in the middle of anything, also of the loop itself. The main greenlet looks at the flag.
+        nonlocal stopping
+        stopping = True
+
+    settings = read_settings(arguments)
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    try:
+        app = App(settings)
+        url = app.start()
+    except (NoScreen, CannotListen, UsersError) as error:
+        print(f"ImageServer.py: {error}", file=sys.stderr)
+        return 2
+    print(f"ImageServer listening on {url}", flush=True)
+    while not stopping:
+        sleep(STOP_STEP_SEC)
+    logger.info("stopping")
+    app.stop()
+    return 0

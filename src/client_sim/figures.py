@@ -1,0 +1,132 @@
+"""What a camera counts, and what the cameras of a run add up to."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+
+class Latencies:
+    """Times from a frame to its ack, in buckets 2 % wide, so that a day of them takes no more room than a minute."""
+
+    _WIDTH = 1.02
+    _SMALLEST_SEC = 1e-6
+
+    def __init__(self) -> None:
+        self._buckets: Counter[int] = Counter()
+
+    def record(self, sec: float) -> None:
+        self._buckets[round(math.log(max(sec, self._SMALLEST_SEC), self._WIDTH))] += 1
+
+    def add(self, other: "Latencies") -> None:
+        self._buckets.update(other._buckets.copy())
+
+    def percentile_ms(self, percent: float) -> float | None:
+        """The time within which so many of the acks came; None before the first."""
+        rank = self._buckets.total() * percent / 100
+        for bucket, count in sorted(self._buckets.items()):
+            rank -= count
+            if rank <= 0:
+                return round(self._WIDTH**bucket * 1000, 3)
+        return None
+
+
+@dataclass
+class Figures:
+    """One camera's counts; written by that camera's thread alone.
+
+    Args:
+        frames: accepted by the server, as its acks say.
+        refused: frames that the server would not have, by its reason.
+        errors: `serverError` events by code, and why a camera gave up.
+        unanswered: frames whose ack was still missing when their connection was lost.
+    """
+
+    frames: int = 0
+    image_bytes: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    unanswered: int = 0
+    logins: int = 0
+    connections: int = 0
+    transports: Counter[str] = field(default_factory=Counter)
+    latencies: Latencies = field(default_factory=Latencies)
+
+
+@dataclass
+class Summary:
+    """All cameras of a run together.
+
+    Args:
+        streaming: cameras that are logged in and sending.
+        duration_sec: how long the run has lasted.
+    """
+
+    clients: int
+    streaming: int
+    duration_sec: float
+    total: Figures
+
+    @classmethod
+    def of(cls, figures: Iterable[Figures], streaming: int, duration_sec: float) -> "Summary":
+        total, clients = Figures(), 0
+        for one in figures:
+            clients += 1
+            total.frames += one.frames
+            total.image_bytes += one.image_bytes
+            total.unanswered += one.unanswered
+            total.logins += one.logins
+            total.connections += one.connections
+            total.refused.update(one.refused.copy())
+            total.errors.update(one.errors.copy())
+            total.transports.update(one.transports.copy())
+            total.latencies.add(one.latencies)
+        return cls(clients, streaming, duration_sec, total)
+
+    @property
+    def well(self) -> bool:
+        """Every camera streamed to the end, and nothing was refused."""
+        return self.streaming == self.clients and not self.total.refused and not self.total.errors
+
+    @property
+    def frames_per_sec(self) -> float:
+        return self.total.frames / self.duration_sec if self.duration_sec else 0.0
+
+    def as_json(self) -> dict[str, object]:
+        total = self.total
+        return {
+            "well": self.well,
+            "clients": self.clients,
+            "streaming": self.streaming,
+            "duration_sec": round(self.duration_sec, 3),
+            "frames": total.frames,
+            "bytes": total.image_bytes,
+            "frames_per_sec": round(self.frames_per_sec, 3),
+            "ack_p50_ms": total.latencies.percentile_ms(50),
+            "ack_p99_ms": total.latencies.percentile_ms(99),
+            "refused": dict(total.refused),
+            "errors": dict(total.errors),
+            "unanswered": total.unanswered,
+            "logins": total.logins,
+            "connections": total.connections,
+            "transports": dict(total.transports),
+        }
+
+    def line(self) -> str:
+        """The same for people, in one line."""
+        total = self.total
+        median, slowest = total.latencies.percentile_ms(50), total.latencies.percentile_ms(99)
+        acks = "no acks yet" if median is None or slowest is None else f"acks p50 {median:.1f} ms p99 {slowest:.1f} ms"
+        parts = [
+            f"{self.streaming} of {self.clients} streaming",
+            f"{self.frames_per_sec:.1f} frames/s",
+            acks,
+            f"refused: {_by_cause(total.refused)}",
+        ]
+        if total.errors:
+            parts.append(f"errors: {_by_cause(total.errors)}")
+        return ", ".join(parts)
+
+
+def _by_cause(counts: Counter[str]) -> str:
+    return " ".join(f"{name} {count}" for name, count in counts.most_common()) or "none"

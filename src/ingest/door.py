@@ -1,0 +1,98 @@
+"""The door: every gateway's clients log in, open streams and are limited here, and nowhere else."""
+
+import logging
+from typing import Protocol
+
+from auth.login import Authenticator
+from auth.sessions import Sessions
+from frames import Limits
+from hub import FrameHub, Sender, Stream
+
+logger = logging.getLogger(__name__)
+
+
+class StreamNames(Protocol):
+    """Gives out the names of live streams. Several servers behind one address share one that talks to the others."""
+
+    def claim(self, wanted: str) -> str:
+        """`wanted`, or `wanted~2`, `wanted~3`, …: the lowest that is free. May wait."""
+
+    def release(self, name: str) -> None:
+        """The stream of this name has ended; never waits."""
+
+
+class LocalStreamNames:
+    """The names of one server's streams."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def claim(self, wanted: str) -> str:
+        name, number = wanted, 1
+        while name in self._taken:
+            number += 1
+            name = f"{wanted}~{number}"
+        self._taken.add(name)
+        return name
+
+    def release(self, name: str) -> None:
+        self._taken.discard(name)
+
+
+class Door:
+    """One login, one set of limits, one way to open a stream.
+
+    Args:
+        rate_hz: frames a second that a stream may send; 0 for no limit.
+    """
+
+    def __init__(
+        self,
+        hub: FrameHub,
+        authenticator: Authenticator,
+        sessions: Sessions,
+        names: StreamNames,
+        limits: Limits,
+        rate_hz: float,
+    ) -> None:
+        self._hub = hub
+        self._authenticator = authenticator
+        self._sessions = sessions
+        self._names = names
+        self._limits = limits
+        self._rate_hz = rate_hz
+
+    def log_in(self, name: object, password: object, address: str) -> str:
+        """Check a name and a password and return the user's name. Waits: for a hash, a database, a place in the queue.
+
+        Raises:
+            auth.login.LoginRefused: they do not fit, or could not be checked.
+            auth.login.TooManyGuesses: not checked, because too many were wrong lately.
+        """
+        return self._authenticator.login(name, password, address).name
+
+    def log_in_with_token(self, token: object) -> str:
+        """Check a token that the server gave out and return its user's name. Waits.
+
+        Raises:
+            auth.login.LoginRefused: it is not one of ours, or no longer valid, or good for looking only.
+        """
+        return self._sessions.log_in(token).user
+
+    def open_stream(self, user: str, via: str, sender: Sender, seq: int = 0) -> Stream:
+        """Begin a stream of this user. May wait, so the connection may be gone afterwards: look again.
+
+        Args:
+            via: `socketio`, `tcp` or `pull`.
+            seq: how many frames this connection has offered before.
+        """
+        name = self._names.claim(user)
+        return self._hub.open_stream(name, user, via, sender, self._limits, self._rate_hz, seq)
+
+    def end_stream(self, stream: Stream) -> None:
+        """Say goodbye for a connection that has gone. Harmless when the stream has ended; never waits."""
+        if stream.live:
+            stream.end()
+            self._names.release(stream.name)
+            refused = ", ".join(f"{count} × {code}" for code, count in sorted(stream.refused.items()))
+            logger.info("%s ended after %d frames, refused: %s", stream.name, stream.frames, refused or "none")

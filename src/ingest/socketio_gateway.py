@@ -1,0 +1,264 @@
+"""The gateway for phones, browsers and desktops over Socket.IO; the events are those of docs/protocol.md.
+
+→ authenticate(username, password, callbackEvent)      ← callbackEvent(ok)
+→ receiveImage(image[, resultEvent])                   ← ack {accepted, seq, reason?, rate?}
+                                                       ← resultEvent or `result` (result, {seq, plugin})
+                                                       ← setRate(hz)   ← serverError(code, message)
+"""
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import socketio.exceptions
+
+from auth.login import LoginRefused, TooManyGuesses
+from engine.server import LIFECYCLE_EVENTS, Server
+from green import call_later, spawn
+from hub import Refusal, Result, Stream
+from ingest.door import Door
+from rate import OncePerSecond
+
+logger = logging.getLogger(__name__)
+
+#: A client logs in within this time, or its connection is cut.
+LOGIN_SEC: Final = 10.0
+#: After a refused login: time for the client to show it, before it is told to stay away.
+REFUSED_SEC: Final = 2.0
+#: How long an older connection of the same user has to give a sign of life.
+PROBE_SEC: Final = 2.0
+
+EVENT_NAME: Final = re.compile(r"[A-Za-z0-9_.:/-]{1,64}")
+RESERVED_EVENTS: Final = LIFECYCLE_EVENTS | {
+    "message", "ping", "pong", "authenticate", "receiveImage", "setRate", "serverError",
+    "__proto__", "constructor", "prototype",
+}  # fmt: skip
+
+
+def valid_event_name(name: object) -> bool:
+    """Whether a client may have its answers under this name."""
+    return isinstance(name, str) and EVENT_NAME.fullmatch(name) is not None and name not in RESERVED_EVENTS
+
+
+class Connection:
+    """One client; it is the `Sender` of its stream.
+
+    Attributes:
+        stream: the stream it sends, None before the login.
+        seq: frames it has offered, on all its streams and before any.
+        gone: it has disconnected.
+    """
+
+    def __init__(self, server: Server, sid: str, address: str) -> None:
+        self._server = server
+        self._said = OncePerSecond()
+        self._seq_before_stream = 0
+        self.sid = sid
+        self.address = address
+        self.stream: Stream | None = None
+        self.logging_in = False
+        self.gone = False
+        self.cancel_deadline: Callable[[], None] = lambda: None
+
+    @property
+    def user(self) -> str | None:
+        return self.stream.user if self.stream is not None else None
+
+    @property
+    def seq(self) -> int:
+        return self.stream.seq if self.stream is not None else self._seq_before_stream
+
+    def offer(self, image: Any, result_event: Any) -> Refusal | None:
+        """Offer an image to the stream; whatever comes counts as a frame."""
+        refusal: Refusal | None = None
+        if not isinstance(image, bytes):
+            refusal = Refusal("bad_arguments", f"an image of type {type(image).__name__}, expected bytes")
+        elif result_event is not None and not valid_event_name(result_event):
+            refusal = Refusal(
+                "bad_event_name", f"a result event named {str(result_event)[:64]!r}, see docs/protocol.md"
+            )
+        if self.stream is None:
+            self._seq_before_stream += 1
+            return Refusal("not_logged_in", "frames are taken after a login only")
+        if refusal is not None:
+            self.stream.seq += 1
+            return self.stream.refuse(refusal)
+        return self.stream.offer(image, result_event or "result")
+
+    # -- Sender
+
+    def result(self, result: Result) -> None:
+        self._emit(str(result.frame.reply_to), result.value, {"seq": result.frame.seq, "plugin": result.plugin})
+
+    def rate(self, rate_hz: float) -> None:
+        self._emit("setRate", rate_hz)
+
+    def close(self, reason: str) -> None:
+        if not self.gone:
+            logger.info("%s: disconnected: %s", self.stream.name if self.stream else self.address, reason)
+            self._server.disconnect(self.sid)
+
+    # --
+
+    def error(self, code: str, message: str) -> None:
+        """Tell the client what was wrong, once a second per cause."""
+        if self._said.allows(code, time.monotonic()):
+            self._emit("serverError", code, message)
+
+    def answer_login(self, event: str, ok: bool) -> None:
+        self._emit(event, ok)
+
+    def _emit(self, event: str, *arguments: Any) -> None:
+        if not self.gone:
+            self._server.emit(event, arguments, to=self.sid)
+
+
+class SocketioGateway:
+    """Translates between Socket.IO's events and the door.
+
+    Attributes:
+        logins, refused_logins, frames_before_login: counted since the start.
+    """
+
+    def __init__(self, server: Server, door: Door) -> None:
+        self._server = server
+        self._door = door
+        self._connections: dict[str, Connection] = {}
+        self.logins = 0
+        self.refused_logins = 0
+        self.frames_before_login = 0
+        server.on("connect", self._connect)
+        server.on("disconnect", self._disconnect)
+        server.on("authenticate", self._authenticate)
+        server.on("receiveImage", self._receive_image)
+
+    @property
+    def connections(self) -> int:
+        return len(self._connections)
+
+    def _connect(self, sid: str, environ: dict[str, Any], auth: Any = None) -> None:
+        connection = self._connections[sid] = Connection(self._server, sid, environ.get("REMOTE_ADDR", ""))
+        connection.cancel_deadline = call_later(
+            LOGIN_SEC, lambda: self._cut_without_login(connection, f"no login within {LOGIN_SEC:g} s")
+        )
+        if auth:
+            try:
+                self._log_in(connection, auth)
+            except (LoginRefused, TooManyGuesses) as error:
+                self._forget(connection)
+                raise socketio.exceptions.ConnectionRefusedError(str(error)) from None
+
+    def _disconnect(self, sid: str, reason: str) -> None:
+        connection = self._connections.get(sid)
+        if connection is not None:
+            self._forget(connection)
+
+    def _forget(self, connection: Connection) -> None:
+        connection.gone = True
+        connection.cancel_deadline()
+        self._connections.pop(connection.sid, None)
+        if connection.stream is not None:
+            self._door.end_stream(connection.stream)
+
+    def _cut_without_login(self, connection: Connection, why: str) -> None:
+        if connection.stream is None and not connection.logging_in:
+            connection.close(why)
+
+    def _authenticate(self, sid: str, *arguments: Any) -> bool:
+        connection = self._connections.get(sid)
+        if connection is None:
+            return False
+        if len(arguments) != 3:
+            connection.error(
+                "bad_arguments", f"authenticate with {len(arguments)} arguments, expected name, password, event"
+            )
+            return False
+        name, password, event = arguments
+        if not valid_event_name(event):
+            connection.error("bad_event_name", f"a callback event named {str(event)[:64]!r}, see docs/protocol.md")
+            return False
+        try:
+            self._log_in(connection, {"username": name, "password": password})
+        except TooManyGuesses as error:
+            connection.error("too_many_guesses", str(error))
+            self._server.drop(sid)  # not told to stay away: the true user may be behind the same address
+            return False
+        except LoginRefused:
+            connection.answer_login(event, False)
+            if connection.stream is None:
+                connection.cancel_deadline()
+                connection.cancel_deadline = call_later(
+                    REFUSED_SEC, lambda: self._cut_without_login(connection, "its login was refused")
+                )
+            return False
+        connection.answer_login(event, True)
+        if connection.stream is not None and connection.stream.wanted_hz is not None:
+            connection.rate(connection.stream.wanted_hz)
+        return True
+
+    def _log_in(self, connection: Connection, credentials: Any) -> None:
+        """Log a connection in and begin its stream; the same user again changes nothing, another ends the older stream.
+
+        Raises:
+            LoginRefused, TooManyGuesses: nothing has changed.
+        """
+        connection.logging_in = True
+        try:
+            if not isinstance(credentials, dict):
+                raise LoginRefused("expected {username, password} or {token}")
+            if "token" in credentials:
+                user = self._door.log_in_with_token(credentials["token"])
+            else:
+                user = self._door.log_in(credentials.get("username"), credentials.get("password"), connection.address)
+            if user == connection.user:
+                return
+            self._end_dead_connections(user)
+            stream = None if connection.gone else self._door.open_stream(user, "socketio", connection, connection.seq)
+        except (LoginRefused, TooManyGuesses):
+            self.refused_logins += 1
+            raise
+        finally:
+            connection.logging_in = False
+        if stream is None:
+            return
+        if connection.gone:
+            self._door.end_stream(stream)
+            return
+        if connection.stream is not None:
+            self._door.end_stream(connection.stream)
+        connection.stream = stream
+        connection.cancel_deadline()
+        self.logins += 1
+        logger.info("%s logged in from %s as stream %s", user, connection.address, stream.name)
+
+    def _end_dead_connections(self, user: str) -> None:
+        """Ask the user's other connections for a sign of life; a phone that lost its network comes back under its own name."""
+        older = [connection for connection in self._connections.values() if connection.user == user]
+        probes = [spawn(self._end_if_dead, connection) for connection in older]
+        for probe in probes:
+            probe.wait()
+
+    def _end_if_dead(self, connection: Connection) -> None:
+        if not self._server.is_alive(connection.sid, PROBE_SEC) and not connection.gone:
+            logger.info("%s gave no sign of life for %g s while its user logged in again", connection.sid, PROBE_SEC)
+            self._server.drop(connection.sid)
+
+    def _receive_image(
+        self, sid: str, image: Any = None, result_event: Any = None, *more: Any
+    ) -> dict[str, Any] | None:
+        connection = self._connections.get(sid)
+        if connection is None:
+            return None
+        refusal = connection.offer(image, result_event)
+        answer: dict[str, Any] = {"accepted": refusal is None, "seq": connection.seq}
+        if refusal is not None:
+            answer["reason"] = refusal.code
+            connection.error(*refusal)
+        stream = connection.stream
+        if stream is None:
+            self.frames_before_login += 1
+        elif stream.wanted_hz is not None:
+            answer["rate"] = stream.wanted_hz
+        return answer

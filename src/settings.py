@@ -1,0 +1,157 @@
+"""Every option, once: flag, environment variable, configuration key, default, unit, help."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import configargparse
+
+from frames import Limits
+
+PREFIX: Final = "IMAGESERVER_"
+
+
+class Option(NamedTuple):
+    """One option.
+
+    Args:
+        name: as in `--name`; the environment variable is `IMAGESERVER_NAME`, the configuration key `name`.
+        default: its type is the option's, unless `kind` says otherwise.
+        why: why this default, for docs and readers.
+        more: shorter or older spellings.
+    """
+
+    name: str
+    default: Any
+    help: str
+    why: str
+    metavar: str = ""
+    more: tuple[str, ...] = ()
+    kind: Any = None
+    repeatable: bool = False
+
+
+def _at_least(lowest: float, kind: type) -> Any:
+    def convert(text: str) -> Any:
+        value = kind(text)
+        if not value >= lowest:  # also refuses NaN
+            raise configargparse.ArgumentTypeError(f"{text} is less than {lowest:g}")
+        return value
+
+    convert.__name__ = "number" if kind is float else "whole number"
+    return convert
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or int(text) > 65535:
+        raise configargparse.ArgumentTypeError(f"{text!r} is not a port, expected 0 to 65535")
+    return int(text)
+
+
+OPTIONS: Final = (
+    Option("ip", "0.0.0.0", "address to listen on", "phones reach it; 127.0.0.1 keeps it to this machine", "IP", ("-i",)),
+    Option("port", 8080, "port to listen on, 0 for a free one", "as it has always been", "PORT", ("-p",), _port),
+    Option("auth", False, "check names and passwords", "a first try needs no accounts; the log says that it is open", "", ("-a", "-auth")),
+    Option("display", False, "show every stream in a window of its own", "servers have no screen", "", ("-d",)),
+    Option("display-plain", False, "windows without rate and age in the corner", "people want to see whether it runs"),
+    Option(
+        "rate", 60.0, "most frames a second of a stream, 0 for no limit", "above any camera's rate, below a flood", "HZ", ("-r",), _at_least(0, float)
+    ),
+    Option(
+        "users", None, "accounts: an htpasswd file or a database URL (default: in memory, demo accounts)",
+        "nothing to set up", "SOURCE", (), str,
+    ),
+    Option(
+        "max-frame-bytes", 8 << 20, "largest image taken, in bytes", "a 12 megapixel JPEG fits", "BYTES", (), _at_least(1, int)
+    ),
+    Option(
+        "max-pixels", 50_000_000, "largest image taken, in pixels", "decoding it costs 150 MB, which a window can bear", "N", (), _at_least(1, int)
+    ),
+    Option(
+        "origins", [], "an origin, as https://example.org, whose pages may connect; repeatable",
+        "only pages of this server may", "ORIGIN", (), str, True,
+    ),
+)  # fmt: skip
+
+
+class Settings(NamedTuple):
+    """What the operator wants; an attribute an option."""
+
+    ip: str = "0.0.0.0"
+    port: int = 8080
+    auth: bool = False
+    display: bool = False
+    display_plain: bool = False
+    rate: float = 60.0
+    users: str | None = None
+    max_frame_bytes: int = 8 << 20
+    max_pixels: int = 50_000_000
+    origins: tuple[str, ...] = ()
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.max_frame_bytes, self.max_pixels)
+
+
+def read_settings(arguments: Sequence[str]) -> Settings:
+    """Read the command line, the environment and the configuration file, in this order of precedence.
+
+    Raises:
+        SystemExit: status 2 and one clear line for what is wrong, 0 for `--help`.
+    """
+    parser = make_parser()
+    for argument in arguments:
+        if _has_password(argument):
+            # A process list shows arguments to everybody on the machine.
+            parser.error(
+                "a URL with a password belongs into IMAGESERVER_USERS or the configuration file, not on the command line"
+            )
+    values = vars(parser.parse_args(list(arguments)))
+    return Settings(**{field: _frozen(values[field]) for field in Settings._fields})
+
+
+def make_parser() -> configargparse.ArgumentParser:
+    parser = configargparse.ArgumentParser(
+        prog="ImageServer.py",
+        description="Takes frames from phones, desktops and cameras, and shows them.",
+        config_file_parser_class=configargparse.TomlConfigParser(["imageserver"]),
+        add_env_var_help=False,
+        add_config_file_help=False,
+        allow_abbrev=False,
+        epilog="Each option can also be set as an environment variable IMAGESERVER_<OPTION> or as a key of the configuration file.",
+    )
+    parser.add_argument(
+        "--config",
+        is_config_file=True,
+        metavar="FILE",
+        env_var=PREFIX + "CONFIG",
+        help="TOML file of options, table [imageserver]",
+    )
+    for option in OPTIONS:
+        keywords: dict[str, Any] = {
+            "help": option.help,
+            "default": option.default,
+            "env_var": _environment_name(option),
+        }
+        if option.default is False:
+            keywords["action"] = "store_true"
+        else:
+            keywords |= {"metavar": option.metavar, "type": option.kind or type(option.default)}
+            if option.repeatable:
+                keywords["action"] = "append"
+            if option.default not in (None, []):
+                keywords["help"] += f" (default: {option.default})"
+        parser.add_argument(*option.more, f"--{option.name}", **keywords)
+    return parser
+
+
+def _environment_name(option: Option) -> str:
+    return PREFIX + option.name.upper().replace("-", "_")
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _has_password(text: str) -> bool:
+    return re.search(r"://[^/@\s]*:[^/@\s]+@", text) is not None

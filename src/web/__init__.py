@@ -1,0 +1,1 @@
+"""Pages and the API, on the same port as the cameras."""

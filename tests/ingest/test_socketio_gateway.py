@@ -1,0 +1,223 @@
+"""Logging in and sending frames over Socket.IO, as docs/protocol.md has it, against the real server."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+import socketio.exceptions
+
+from phones import Phone
+from pictures import picture
+from running import RunningServer, running_server, until
+
+TRANSPORTS = {"polling": ["polling"], "websocket": ["websocket"], "upgrade": None}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    """With `-a` and the demo accounts."""
+    with running_server("-a") as running:
+        yield running
+        assert running.stop() == 0
+        assert not [line for line in running.log if "Traceback" in line or "ERROR" in line], "".join(running.log)
+
+
+@pytest.fixture
+def streams(server: RunningServer) -> Iterator[object]:
+    """Alice's live streams, as she sees them; none are left over from another test."""
+    token = server.token("Alice", "123")
+    until(lambda: not server.streams(token), "the streams of former tests end")
+    yield lambda: server.streams(token)
+
+
+@pytest.mark.parametrize("transports", TRANSPORTS.values(), ids=TRANSPORTS)
+def test_a_client_logs_in_and_its_frames_are_numbered_and_acknowledged(
+    server: RunningServer, streams, transports: list[str] | None
+) -> None:
+    with Phone(server.url, transports) as phone:
+        assert phone.log_in() is True
+        acks = [phone.send(picture(extension)) for extension in (".jpg", ".png", ".webp", ".bmp")]
+        assert acks == [{"accepted": True, "seq": seq, "rate": 60.0} for seq in (1, 2, 3, 4)]
+        assert phone.named("setRate") == [(60.0,)]
+        assert streams()["Alice"]["frames"] == 4
+
+
+def test_frames_are_refused_and_acknowledged_before_the_login(server: RunningServer) -> None:
+    with Phone(server.url) as phone:
+        assert phone.send(picture()) == {"accepted": False, "seq": 1, "reason": "not_logged_in"}
+        phone.send(picture())
+        assert phone.error_codes() == ["not_logged_in"], "said once a second, not once a frame"
+        phone.log_in()
+        assert phone.send(picture())["seq"] == 3, "refused frames are counted"
+
+
+WRONG_LOGINS: list[tuple[object, object]] = [
+    ("Alice", "wrong"), ("alice", "123"), ("Nobody", "123"), ("", ""), (" Alice", "123"), ("tcp-1", "x"), (5, None), ({}, []),
+    ("Alice", "x" * 1025),
+]  # fmt: skip
+
+
+def test_a_wrong_login_is_told_false_and_disconnected_after_two_seconds(server: RunningServer) -> None:
+    phones = []
+    for username, password in WRONG_LOGINS:
+        phones.append((Phone(server.url), time.monotonic()))
+        assert phones[-1][0].log_in(username, password) is False, (username, password)
+    for phone, began in phones:
+        assert phone.disconnected.wait(10)
+        assert time.monotonic() - began > 1.5
+    assert time.monotonic() - phones[-1][1] < 4
+
+
+def test_the_answer_to_a_login_goes_to_that_client_only(server: RunningServer) -> None:
+    with Phone(server.url) as bystander, Phone(server.url) as phone:
+        phone.log_in()
+        bystander.log_in("Bob", "456", "mine")
+        assert [name for name, _ in bystander.events if name == "onAuthentication"] == []
+
+
+@pytest.mark.parametrize(
+    "event", ["connect", "disconnect", "message", "serverError", "__proto__", "a b", "é", "", "x" * 65, 7, None]
+)
+def test_a_callback_that_a_client_may_not_choose_is_refused_by_name(server: RunningServer, event: object) -> None:
+    with Phone(server.url) as phone:
+        phone.client.emit("authenticate", ("Alice", "123", event))
+        until(lambda: phone.error_codes() == ["bad_event_name"], "the refusal")
+        assert phone.send(picture())["reason"] == "not_logged_in"
+        assert {name for name, _ in phone.events} == {"serverError"}
+
+
+@pytest.mark.parametrize("arguments", [(), ("Alice",), ("Alice", "123"), ("Alice", "123", "e", "more")])
+def test_a_login_with_the_wrong_number_of_arguments_is_refused(
+    server: RunningServer, arguments: tuple[str, ...]
+) -> None:
+    with Phone(server.url) as phone:
+        phone.client.emit("authenticate", arguments)
+        until(lambda: phone.error_codes() == ["bad_arguments"], "the refusal")
+
+
+def test_a_second_login_as_the_same_user_changes_nothing(server: RunningServer, streams) -> None:
+    with Phone(server.url) as phone:
+        phone.log_in()
+        phone.send(picture())
+        assert phone.log_in() is True
+        assert phone.send(picture())["seq"] == 2
+        assert list(streams()) == ["Alice"]
+
+
+def test_a_login_as_another_user_ends_the_old_stream(server: RunningServer, streams) -> None:
+    with Phone(server.url) as phone:
+        phone.log_in()
+        phone.send(picture())
+        assert phone.log_in("Bob", "456") is True
+        assert phone.send(picture())["seq"] == 2, "frames are numbered by connection"
+        assert streams() == {}
+        assert list(server.streams(server.token("Bob", "456"))) == ["Bob"]
+
+
+def test_a_refused_second_login_changes_nothing(server: RunningServer, streams) -> None:
+    with Phone(server.url) as phone:
+        phone.log_in()
+        assert phone.log_in("Bob", "wrong") is False
+        assert not phone.disconnected.wait(2.5)
+        assert phone.send(picture())["accepted"] is True
+        assert list(streams()) == ["Alice"]
+
+
+def test_two_phones_of_a_user_are_two_streams_and_one_takes_nothing_of_the_other_with_it(
+    server: RunningServer, streams
+) -> None:
+    with Phone(server.url) as phone:
+        phone.log_in()
+        with Phone(server.url, ["polling"]) as tablet:
+            tablet.log_in()
+            tablet.send(picture())
+            assert sorted(streams()) == ["Alice", "Alice~2"]
+        until(lambda: list(streams()) == ["Alice"], "the tablet's stream ends")
+        assert phone.send(picture())["accepted"] is True
+        with Phone(server.url) as third:
+            third.log_in()
+            assert sorted(streams()) == ["Alice", "Alice~2"], "the lowest free number"
+
+
+SILENT_PHONE = """
+import sys
+sys.path[:0] = ["tests", "src"]
+from phones import Phone
+phone = Phone(sys.argv[1], [sys.argv[2]])
+phone.log_in()
+print("in", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_phone_that_lost_its_network_comes_back_under_its_own_name(server: RunningServer, streams) -> None:
+    silent = subprocess.Popen(
+        [sys.executable, "-c", SILENT_PHONE, server.url, "websocket"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert silent.stdout is not None
+        assert silent.stdout.readline() == "in\n"
+        silent.send_signal(
+            signal.SIGSTOP
+        )  # its machine acknowledges bytes, and it says nothing: a dead peer, seen from here
+        with Phone(server.url) as phone:
+            began = time.monotonic()
+            assert phone.log_in() is True
+            assert time.monotonic() - began < 5
+            assert list(streams()) == ["Alice"]
+            assert phone.send(picture())["accepted"] is True
+    finally:
+        silent.kill()
+        silent.communicate()
+
+
+def test_a_client_may_log_in_as_it_connects(server: RunningServer, streams) -> None:
+    with Phone(server.url, auth={"username": "Alice", "password": "123"}) as phone:
+        assert phone.send(picture())["accepted"] is True
+        assert list(streams()) == ["Alice"]
+    with Phone(server.url, auth={"token": server.token("Alice", "123")}) as phone:
+        assert phone.send(picture())["accepted"] is True
+
+
+@pytest.mark.parametrize(
+    "auth",
+    [
+        {"username": "Alice", "password": "1234"},
+        {"token": "nonsense"},
+        {"token": 5},
+        {"user": "Alice"},
+        {"username": ["Alice"]},
+    ],
+)
+def test_a_refused_login_at_connecting_is_a_connect_error(server: RunningServer, auth: object) -> None:
+    with pytest.raises(socketio.exceptions.ConnectionError):
+        Phone(server.url, auth=auth)
+
+
+def test_a_client_that_goes_before_it_logs_in_leaves_nothing(server: RunningServer, streams) -> None:
+    with Phone(server.url):
+        pass
+    assert streams() == {}
+
+
+def test_a_client_that_never_logs_in_is_cut_after_ten_seconds(server: RunningServer) -> None:
+    with Phone(server.url) as phone:
+        began = time.monotonic()
+        assert phone.disconnected.wait(15)
+        assert 9 < time.monotonic() - began < 13
+
+
+def test_a_page_of_another_host_may_not_connect(server: RunningServer) -> None:
+    with pytest.raises(socketio.exceptions.ConnectionError):
+        Phone(server.url, headers={"Origin": "https://evil.example"})
+
+
+def test_a_page_of_this_host_may_connect_whatever_the_scheme_because_a_proxy_may_end_tls(server: RunningServer) -> None:
+    with Phone(server.url, headers={"Origin": server.url.replace("http:", "https:")}) as phone:
+        assert phone.client.connected

@@ -1,0 +1,92 @@
+"""What some tests need beyond the Python environment: other people's programs and clients, installed by `make peers`.
+
+A test that needs one says so with `need("postgresql")`. On a user's machine a missing peer skips the test, and the end
+of the run names what was skipped and what it needs; where `CI` is set it fails the test, so that nothing is lost in
+silence.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import pytest
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+
+#: Where `make peers` puts the clients.
+FOLDER: Final = ROOT / ".peers"
+
+#: Tests that could not run, by the peer that they miss.
+missing: Final[Counter[str]] = Counter()
+
+
+class Peer(NamedTuple):
+    """Something that a machine may lack.
+
+    Args:
+        present: whether it is there.
+        remedy: what a person does to get it.
+    """
+
+    present: Callable[[], bool]
+    remedy: str
+
+
+def program(name: str) -> Path | None:
+    """The program of that name; PostgreSQL's are also looked for where Debian keeps them, off everybody's path."""
+    found = shutil.which(name)
+    if found is not None:
+        return Path(found)
+    versions = Path("/usr/lib/postgresql").glob(f"*/bin/{name}")
+    return max(versions, key=lambda path: float(path.parent.parent.name), default=None)
+
+
+def _programs(*names: str, packages: str) -> Peer:
+    return Peer(lambda: all(program(name) is not None for name in names), f"apt-get install {packages}, or make peers")
+
+
+def _client(folder: str) -> Peer:
+    # The mark is the last thing that scripts/peers writes, so that half an installation does not count.
+    return Peer(lambda: (FOLDER / folder / ".ready").is_file(), "make peers")
+
+
+@cache
+def _opencv_loads() -> bool:
+    # In a process of its own: pytest must not hold cv2 because a test asked whether it is there.
+    return subprocess.run([sys.executable, "-c", "import cv2"], capture_output=True, check=False).returncode == 0
+
+
+PEERS: Final = {
+    "postgresql": _programs("initdb", "postgres", "pg_ctl", packages="postgresql"),
+    "xvfb": _programs("Xvfb", packages="xvfb"),
+    "openbox": _programs("openbox", packages="openbox"),
+    "xdotool": _programs("xdotool", packages="xdotool"),
+    "imagemagick": _programs("import", "convert", packages="imagemagick"),
+    "opencv": Peer(_opencv_loads, "apt-get install libgl1 libglib2.0-0, or make peers"),
+    "node": _programs("node", packages="nodejs"),
+    "java": _programs("java", "javac", packages="default-jdk-headless"),
+    "node-1.7.4": _client("node"),
+    "node-2.5.0": _client("node"),
+    "node-4.8.4": _client("node"),
+    "python-4.6.1": _client("python-4.6.1"),
+    "java-1.0.0": _client("java-1.0.0"),
+    "java-2.1.2": _client("java-2.1.2"),
+}
+
+
+def need(*names: str) -> None:
+    """Run on only where these peers are there. May be called in a test, in a fixture or at the top of a module."""
+    for name in names:
+        peer = PEERS[name]
+        if not peer.present():
+            missing[name] += 1
+            what = f"{name} is not installed: {peer.remedy}"
+            if os.environ.get("CI"):
+                pytest.fail(what, pytrace=False)
+            pytest.skip(what, allow_module_level=True)

@@ -1,0 +1,82 @@
+"""Options come from the command line, the environment and a file, and a wrong one is one clear line."""
+
+from pathlib import Path
+
+import pytest
+
+from settings import OPTIONS, Settings, read_settings
+
+
+@pytest.fixture(autouse=True)
+def _no_options_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for option in OPTIONS:
+        monkeypatch.delenv("IMAGESERVER_" + option.name.upper().replace("-", "_"), raising=False)
+
+
+def test_defaults_are_those_of_the_table_and_of_the_class() -> None:
+    assert read_settings([]) == Settings()
+    for option in OPTIONS:
+        value = getattr(Settings(), option.name.replace("-", "_"))
+        assert value == (tuple(option.default) if isinstance(option.default, list) else option.default)
+
+
+@pytest.mark.parametrize("flag", ["-a", "--auth", "-auth"])
+def test_every_old_spelling_of_auth_works(flag: str) -> None:
+    assert read_settings([flag]).auth is True
+
+
+def test_the_prototypes_command_line_works() -> None:
+    settings = read_settings(["-i", "10.0.0.1", "-p", "9000", "-auth", "-d"])
+    assert settings[:4] == ("10.0.0.1", 9000, True, True)
+
+
+def test_the_command_line_beats_the_environment_and_that_beats_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "server.toml"
+    config.write_text(
+        '[imageserver]\nport = 1\nrate = 1.0\nip = "127.0.0.1"\nmax-pixels = 99\norigins = ["https://a.example"]\n'
+    )
+    monkeypatch.setenv("IMAGESERVER_PORT", "2")
+    monkeypatch.setenv("IMAGESERVER_RATE", "2.5")
+    settings = read_settings(["--config", str(config), "-p", "3"])
+    assert (settings.port, settings.rate, settings.ip, settings.max_pixels) == (3, 2.5, "127.0.0.1", 99)
+    assert settings.origins == ("https://a.example",)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["-p", "70000"], "'70000' is not a port, expected 0 to 65535"),
+        (["-p", "http"], "'http' is not a port"),
+        (["--rate", "-1"], "-1 is less than 0"),
+        (["--rate", "nan"], "nan is less than 0"),
+        (["--rate", "fast"], "invalid number value: 'fast'"),
+        (["--max-pixels", "0"], "0 is less than 1"),
+        (["--record", "x"], "unrecognized arguments: --record"),
+        (["--users", "postgresql://me:secret@db/users"], "belongs into IMAGESERVER_USERS"),
+        (["--users=postgresql://me:secret@db/users"], "belongs into IMAGESERVER_USERS"),
+    ],
+)
+def test_a_wrong_option_is_a_clear_line_and_status_2(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        read_settings(arguments)
+    assert exit_info.value.code == 2
+    error = capsys.readouterr().err
+    assert says in error.splitlines()[-1]
+    assert "secret" not in error
+
+
+def test_a_database_url_with_a_password_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGESERVER_USERS", "postgresql://me:secret@db/users")
+    assert read_settings([]).users == "postgresql://me:secret@db/users"
+
+
+def test_an_unknown_key_of_the_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "server.toml"
+    config.write_text("[imageserver]\nprot = 1\n")
+    with pytest.raises(SystemExit):
+        read_settings(["--config", str(config)])
+    assert "prot" in capsys.readouterr().err
