@@ -130,14 +130,15 @@ class App:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the server until SIGTERM or Ctrl-C; returns the exit status: 0, or 2 when it cannot start as it is told to."""
+    """Run the server until SIGTERM or Ctrl-C; returns the exit status: 0, or 2 when it cannot start as told."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for library in ("engineio.server", "socketio.server", "eventlet.wsgi"):
         logging.getLogger(library).setLevel(logging.WARNING)  # at INFO they write lines for every frame
     stopping = False
 
     def stop(_signal: int, _frame: object) -> None:
-        # Nothing else: a signal comes in the middle of anything, also of the loop itself. The main greenlet looks at the flag.
+        # Nothing else: a signal comes in the middle of anything, also of the loop itself. The main greenlet looks at
+        # the flag.
         nonlocal stopping
         stopping = True
 

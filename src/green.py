@@ -1,4 +1,5 @@
-"""The only doorway to eventlet for everything above it: waiting, tasks, timers, and threads for what would block the loop.
+"""The only doorway to eventlet for everything above it: waiting, tasks, timers, and threads for what would block the
+loop.
 
 Rule 1. Everything runs on one thread, the loop's; a greenlet keeps it until it waits.
 Rule 2. What takes long (a password hash, a disk, a database) goes to `offload`, a real thread, bounded per purpose.
@@ -23,11 +24,11 @@ logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: How many jobs of a purpose run at once. Password hashing is bound by the cores and the memory of argon2 (19 MiB each);
-#: disks and databases by what they serve well side by side.
+#: How many jobs of a purpose run at once. Password hashing is bound by the cores and the memory of argon2 (19 MiB
+#: each); disks and databases by what they serve well side by side.
 OFFLOAD_POOLS: Final = {"password": 2, "disk": 4, "database": 4}
-#: How long a job may wait for a thread before its caller is told so. Longer than any burst that the machine can still serve:
-#: 500 first logins of different users take 12 s with two threads.
+#: How long a job may wait for a thread before its caller is told so. Longer than any burst that the machine can still
+#: serve: 500 first logins of different users take 12 s with two threads.
 OFFLOAD_WAIT_SEC: Final = 30.0
 
 _pools = {purpose: eventlet.semaphore.Semaphore(bound) for purpose, bound in OFFLOAD_POOLS.items()}
@@ -38,11 +39,12 @@ class Overloaded(Exception):
 
 
 def make_green() -> None:
-    """Make the standard library's sockets, select and sleep wait on the loop; called once, before anything else is imported.
+    """Make the standard library's sockets, select and sleep wait on the loop; called once, before anything else is
+    imported.
 
-    `threading` stays as it is: libraries that run in `offload` threads (SQLAlchemy, passlib) need locks that work between
-    threads, and eventlet's do not. So no code on the loop may hold a lock while it waits. psycopg2 stays as it is for the same
-    reason: it blocks its own thread only.
+    `threading` stays as it is: libraries that run in `offload` threads (SQLAlchemy, passlib) need locks that work
+    between threads, and eventlet's do not. So no code on the loop may hold a lock while it waits. psycopg2 stays as
+    it is too: it blocks its own thread only.
     """
     eventlet.monkey_patch(os=True, select=True, socket=True, time=True)
     tpool.set_num_threads(sum(OFFLOAD_POOLS.values()))
@@ -115,7 +117,8 @@ def call_later(seconds: float, function: Callable[[], object]) -> Callable[[], N
 def on_readable(fileno: int, callback: Callable[[], object]) -> Callable[[], None]:
     """Call a function that does not wait whenever a file descriptor is readable; returns what ends that.
 
-    The callback must read until there is nothing more or be called again at once. End it before the descriptor is closed.
+    The callback must read until there is nothing more or be called again at once. End it before the descriptor is
+    closed.
     """
     hub = hubs.get_hub()
     listener = hub.add(hub.READ, fileno, lambda _fileno: callback(), lambda *_: None, lambda: None)

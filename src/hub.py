@@ -1,7 +1,8 @@
 """The middle of the way of a frame: gateways open streams and offer images, consumers subscribe and take frames.
 
 Rule 1. `offer`, `publish`, `take` and everything a `Sender` does never wait, take no lock and switch no greenlet.
-Rule 2. The hub knows neither gateways nor consumers: a gateway gives a `Sender` with its stream, a consumer sets `ready`.
+Rule 2. The hub knows neither gateways nor consumers: a gateway gives a `Sender` with its stream, a consumer sets
+        `ready`.
 Rule 3. A subscription is the buffer. It is bounded, it says what it drops when it is full, and it counts:
         published = taken + dropped + waiting, at any moment.
 Rule 4. `Ended(stream)` comes after the stream's last frame, to everybody who subscribed to it, and is never dropped.
@@ -236,7 +237,8 @@ class Subscription:
     def take(self, now: float | None = None) -> Frame | Ended | None:
         """The next frame or end of a stream, streams in turn; None when there is nothing, or nothing due yet.
 
-        With `rate_hz`, frames of a stream are handed out at least 1/rate_hz seconds apart; an end is handed out at once.
+        With `rate_hz`, frames of a stream are handed out at least 1/rate_hz seconds apart; an end is handed out at
+        once.
         """
         if not self._interval_sec:
             stream = next(self._turns(), None)
@@ -354,8 +356,8 @@ class LatestSubscription(Subscription):
 class QueueSubscription(Subscription):
     """Frames in order, at most `max_frames` a stream and `max_bytes` in all.
 
-    When a stream has too many, its oldest goes; when all together are too large, the oldest of the stream that holds the most
-    bytes: who overflows pays, and a quiet camera keeps its frames beside one that floods.
+    When a stream has too many, its oldest goes; when all together are too large, the oldest of the stream that holds
+    the most bytes: who overflows pays, and a quiet camera keeps its frames beside one that floods.
     """
 
     def __init__(
@@ -492,7 +494,8 @@ class FrameHub:
 
         Args:
             names: stream names, or `*` for all.
-            max_frames, max_bytes: bounds of `QUEUE`: frames of one stream, bytes in all. `LATEST` holds one frame a stream.
+            max_frames, max_bytes: bounds of `QUEUE`: frames of one stream, bytes in all. `LATEST` holds one frame a
+                stream.
             rate_hz: hand out at most so many frames a second of each stream.
         """
         wanted = None if names == "*" else frozenset([names] if isinstance(names, str) else names)

@@ -1,4 +1,5 @@
-"""How often: a bucket that says which frames come too fast, a meter that says how fast they come, a gate for what is said."""
+"""How often: a bucket that says which frames come too fast, a meter that says how fast they come, a gate for what is
+said."""
 
 
 class TokenBucket:
@@ -25,7 +26,7 @@ class TokenBucket:
             return True
         tokens = self._tokens + (now - self._filled_at) * self.rate_hz
         self._filled_at = now
-        if tokens > self._capacity:  # noqa: PLR1730, FURB136 - half the cost of min() on the path of every frame
+        if tokens > self._capacity:  # half the cost of min(), on every frame's way
             tokens = self._capacity
         if tokens < 1.0:
             self._tokens = tokens

@@ -51,7 +51,8 @@ class HttpServer:
     def __init__(self, ip: str, port: int, application: WsgiApp, max_connections: int) -> None:
         family = socket.AF_INET6 if ":" in ip else socket.AF_INET
         try:
-            # Without reuse_port=False a second server would share the port, and sessions would be split between the two.
+            # Without reuse_port=False a second server would share the port, and sessions would be split between the
+            # two.
             self._socket = eventlet.listen((ip, port), family=family, backlog=BACKLOG, reuse_port=False)
         except (OSError, OverflowError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -49,23 +49,31 @@ def _port(text: str) -> int:
 
 
 OPTIONS: Final = (
-    Option("ip", "0.0.0.0", "address to listen on", "phones reach it; 127.0.0.1 keeps it to this machine", "IP", ("-i",)),
+    Option("ip", "0.0.0.0", "address to listen on", "phones reach it; 127.0.0.1 keeps others out", "IP", ("-i",)),
     Option("port", 8080, "port to listen on, 0 for a free one", "as it has always been", "PORT", ("-p",), _port),
-    Option("auth", False, "check names and passwords", "a first try needs no accounts; the log says that it is open", "", ("-a", "-auth")),
-    Option("display", False, "show every stream in a window of its own", "servers have no screen", "", ("-d",)),
-    Option("display-plain", False, "windows without rate and age in the corner", "people want to see whether it runs"),
     Option(
-        "rate", 60.0, "most frames a second of a stream, 0 for no limit", "above any camera's rate, below a flood", "HZ", ("-r",), _at_least(0, float)
+        "auth", False, "check names and passwords",
+        "a first try needs no accounts; the log says that it is open", "", ("-a", "-auth"),
+    ),
+    Option("display", False, "show every stream in a window of its own", "servers have no screen", "", ("-d",)),
+    Option(
+        "display-plain", False, "windows without rate and age in the corner", "people want to see whether it runs",
+    ),
+    Option(
+        "rate", 60.0, "most frames a second of a stream, 0 for no limit",
+        "above any camera's rate, below a flood", "HZ", ("-r",), _at_least(0, float),
     ),
     Option(
         "users", None, "accounts: an htpasswd file or a database URL (default: in memory, demo accounts)",
         "nothing to set up", "SOURCE", (), str,
     ),
     Option(
-        "max-frame-bytes", 8 << 20, "largest image taken, in bytes", "a 12 megapixel JPEG fits", "BYTES", (), _at_least(1, int)
+        "max-frame-bytes", 8 << 20, "largest image taken, in bytes",
+        "a 12 megapixel JPEG fits", "BYTES", (), _at_least(1, int),
     ),
     Option(
-        "max-pixels", 50_000_000, "largest image taken, in pixels", "decoding it costs 150 MB, which a window can bear", "N", (), _at_least(1, int)
+        "max-pixels", 50_000_000, "largest image taken, in pixels",
+        "decoding it costs 150 MB, which a window can bear", "N", (), _at_least(1, int),
     ),
     Option(
         "origins", [], "an origin, as https://example.org, whose pages may connect; repeatable",
@@ -103,9 +111,7 @@ def read_settings(arguments: Sequence[str]) -> Settings:
     for argument in arguments:
         if _has_password(argument):
             # A process list shows arguments to everybody on the machine.
-            parser.error(
-                "a URL with a password belongs into IMAGESERVER_USERS or the configuration file, not on the command line"
-            )
+            parser.error("a URL with a password belongs into IMAGESERVER_USERS or the configuration file, not here")
     values = vars(parser.parse_args(list(arguments)))
     return Settings(**{field: _frozen(values[field]) for field in Settings._fields})
 
@@ -118,7 +124,7 @@ def make_parser() -> configargparse.ArgumentParser:
         add_env_var_help=False,
         add_config_file_help=False,
         allow_abbrev=False,
-        epilog="Each option can also be set as an environment variable IMAGESERVER_<OPTION> or as a key of the configuration file.",
+        epilog="Each option is also an environment variable IMAGESERVER_<OPTION> and a key of the configuration file.",
     )
     parser.add_argument(
         "--config",

@@ -1,4 +1,5 @@
-"""A small server with a hub and one child, in a process of its own on a real loop; `ServerWithChild` drives it from a test.
+"""A small server with a hub and one child, in a process of its own on a real loop; `ServerWithChild` drives it from a
+test.
 
 It reads commands from standard input and writes what it sees to standard output, a JSON object a line.
 """

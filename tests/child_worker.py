@@ -1,4 +1,5 @@
-"""A child for tests that behaves as its first argument says, well or badly; started by `children.Child`, never imported."""
+"""A child for tests that behaves as its first argument says, well or badly; started by `children.Child`, never
+imported."""
 
 import hashlib
 import json

@@ -85,7 +85,8 @@ def test_a_client_killed_in_the_middle_of_a_frame_costs_its_connection_only() ->
         phone.log_in("Bob", "456")
         with socket.create_connection(("127.0.0.1", server.port)) as half:
             half.sendall(
-                b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\n"
+                b"Upgrade: websocket\r\nConnection: Upgrade\r\n"
                 b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
             )
             assert b"101" in half.recv(4096)

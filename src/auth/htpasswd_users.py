@@ -52,6 +52,7 @@ class HtpasswdUsers:
         self._reading = threading.Lock()
         self._stamp: tuple[int, ...] = ()
         self._accounts: dict[str, Account] = {}
+        self._away = False
         if create:
             with _unavailable(self._path):
                 self._path.touch(0o600)
@@ -123,12 +124,22 @@ class HtpasswdUsers:
         )
 
     def _read(self) -> dict[str, Account]:
-        with self._reading, _unavailable(self._path):
-            status = self._path.stat()
-            stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
-            if stamp != self._stamp:
-                self._accounts = self._parse(_read_lines(self._path))
-                self._stamp = stamp
+        with self._reading:
+            try:
+                with _unavailable(self._path):
+                    status = self._path.stat()
+                    stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+                    if stamp != self._stamp:
+                        self._accounts = self._parse(_read_lines(self._path))
+                        self._stamp = stamp
+            except UsersUnavailable as error:
+                if not self._away:
+                    logger.error("nobody can log in: %s", error)
+                self._away = True
+                raise
+            if self._away:
+                logger.warning("%s can be read again", self._path)
+            self._away = False
             return self._accounts
 
     def _parse(self, lines: Sequence[str]) -> dict[str, Account]:
@@ -174,7 +185,9 @@ def _index(lines: Sequence[str], name: str) -> int | None:
 
 
 def _read_lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    # Not splitlines, which also splits at characters that a comment may hold.
+    lines = path.read_bytes().decode(errors="surrogateescape").split("\n")
+    return lines if lines[-1] else lines[:-1]
 
 
 def _replace(path: Path, content: str) -> None:
@@ -182,11 +195,11 @@ def _replace(path: Path, content: str) -> None:
     status = path.stat()
     handle, temporary = tempfile.mkstemp(prefix=path.name + ".", dir=path.parent)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
+        with os.fdopen(handle, "wb") as file:
             if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
                 os.fchown(handle, status.st_uid, status.st_gid)
             os.fchmod(handle, status.st_mode & 0o7777)
-            file.write(content)
+            file.write(content.encode(errors="surrogateescape"))
             file.flush()
             os.fsync(handle)
         os.replace(temporary, path)

@@ -1,8 +1,8 @@
 """Checks a name and a password: through the guard, off the loop, and once for all who send the same at the same time.
 
-Rule 1. Attempts of one address, and of one account, are decided in the order in which they came. Otherwise a guess
+Rule 1. Attempts of one address, and of one account, are taken up in the order in which they came. Otherwise a guess
         that needs no hash would overtake the wrong ones of the same burst, before the guard has heard of those.
-Rule 2. A hash is computed by at most `PLACES` at once; all others wait in line, `DEADLINE_SEC` at most.
+Rule 2. A hash is computed by at most `PLACES` at once; all others wait in line, for `DEADLINE_SEC` at most.
 Rule 3. Nothing is remembered that lets anybody in without the account being looked up: a changed password counts at
         once, also when another process changed it.
 """
@@ -10,7 +10,6 @@ Rule 3. Nothing is remembered that lets anybody in without the account being loo
 import hashlib
 import logging
 import secrets
-import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from auth.accounts import Account, Users, UsersError, UsersUnavailable
 from auth.guard import Guard, Guess, address_key
 from auth.names import valid_password, valid_username
 from auth.passwords import check_password
+from green import Overloaded
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,8 @@ T = TypeVar("T")
 DEADLINE_SEC: Final = 10.0
 #: As many as there are threads for passwords: more would only move the line to where nobody minds its order.
 PLACES: Final = 2
+#: Whoever comes when so many wait is told to come again.
+MAX_IN_LINE: Final = 10_000
 #: How long verified credentials are recognised without a hash.
 RECOGNISED_SEC: Final = 600.0
 MAX_RECOGNISED: Final = 10_000
@@ -92,13 +94,12 @@ class Authenticator:
         guard: Guard,
         offload: Offload,
         once: Callable[[], Once],
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._users = users
         self._guard = guard
         self._offload = offload
         self._once = once
-        self._clock = clock
+        self._clock = guard.clock
         self._line = _Line(PLACES, once)
         self._in_line: Counter[str] = Counter()
         self._hashing: dict[bytes, Once] = {}
@@ -122,6 +123,9 @@ class Authenticator:
             return self._login(self._users, guess, password)
         except UsersUnavailable:  # which the store has logged
             raise LoginUnavailable from None
+        except Overloaded as error:
+            logger.warning("a login was not checked: %s", error)
+            raise LoginUnavailable from None
 
     def _login(self, users: Users, guess: Guess, password: str) -> Account:
         came_at = self._clock()
@@ -143,15 +147,16 @@ class Authenticator:
                 return account
 
     def _check(self, users: Users, guess: Guess, password: str, came_at: float) -> Account | None:
-        while (hashing := self._hashing.get(guess.credentials)) is not None:
-            hashing.wait()
-        account = self._offload("database", users.find, guess.account)
-        if self._recognise(guess, account) is not None:
-            return account
-        if self._guard.wrong_at(guess) > came_at:
-            return None  # found out while this one stood in line
-        if guess.credentials in self._hashing:
-            return self._check(users, guess, password, came_at)
+        while True:
+            account = self._offload("database", users.find, guess.account)
+            if self._recognise(guess, account) is not None:
+                return account
+            if self._guard.wrong_at(guess) > came_at:
+                return None  # found out while this one stood in line
+            hashing = self._hashing.get(guess.credentials)
+            if hashing is None:
+                break
+            hashing.wait()  # and look again
         hashing = self._hashing[guess.credentials] = self._once()
         try:
             return self._hash(users, guess, password, account)
@@ -221,10 +226,12 @@ class _Line:
         self._waiting: deque[Once] = deque()
 
     def enter(self, timeout_sec: float) -> bool:
-        """Wait for a place; False when the time is over first."""
+        """Wait for a place; False when the time is over first, or the line is too long."""
         if self._free:  # then nobody waits
             self._free -= 1
             return True
+        if len(self._waiting) >= MAX_IN_LINE:
+            return False
         turn = self._once()
         self._waiting.append(turn)
         try:

@@ -131,7 +131,7 @@ class SqlUsers:
         try:
             self._run(insert)
         except IntegrityError:
-            # Between looking and writing somebody else allowed the same, or removed one of the two; looking again tells.
+            # Meanwhile somebody else allowed the same, or removed one of the two; looking again tells which.
             self._run(insert)
 
     def forbid(self, owner: str, viewer: str) -> None:

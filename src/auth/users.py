@@ -25,13 +25,14 @@ __all__ = [
     "open_users",
 ]
 
-#: Accounts to try the server with: user1/pass1, user2/pass2, Alice/123, Bob/456. Hashed ahead, for the sake of the start.
+#: Accounts to try the server with: user1/pass1, user2/pass2, Alice/123, Bob/456. Hashed ahead, to start quickly.
+_HASH = "$argon2id$v=19$m=19456,t=2,p=1$"
 _DEMO_ACCOUNTS = (
-    Account("user1", False, "$argon2id$v=19$m=19456,t=2,p=1$vHeu9X6vdW4tJaS01novZQ$4ukwmwxQK7HWLVjFUwp6FTAd2J7I9Y7fTsm9Qnv2Bq0"),
-    Account("user2", False, "$argon2id$v=19$m=19456,t=2,p=1$1npPKYWQMkZojbE2Zmxt7Q$xYNFP508zrx1lkCWiWBTetNO6PxZXlzvcTyylLj04MY"),
-    Account("Alice", False, "$argon2id$v=19$m=19456,t=2,p=1$EcJYC2HsfW9NqZWSck6plQ$28mBuVhfr0XdY+jQ70zbeBf4ibALyFVhjlzOOnUqJmc"),
-    Account("Bob", False, "$argon2id$v=19$m=19456,t=2,p=1$4bx3jjHmPOccw/i/FwLgvA$MYqD5oW6D1nYjcp7Kym8X7LWRnL8R+2Mu5zcHFN7lmM"),
-)  # fmt: skip
+    Account("user1", password_hash=_HASH + "vHeu9X6vdW4tJaS01novZQ$4ukwmwxQK7HWLVjFUwp6FTAd2J7I9Y7fTsm9Qnv2Bq0"),
+    Account("user2", password_hash=_HASH + "1npPKYWQMkZojbE2Zmxt7Q$xYNFP508zrx1lkCWiWBTetNO6PxZXlzvcTyylLj04MY"),
+    Account("Alice", password_hash=_HASH + "EcJYC2HsfW9NqZWSck6plQ$28mBuVhfr0XdY+jQ70zbeBf4ibALyFVhjlzOOnUqJmc"),
+    Account("Bob", password_hash=_HASH + "4bx3jjHmPOccw/i/FwLgvA$MYqD5oW6D1nYjcp7Kym8X7LWRnL8R+2Mu5zcHFN7lmM"),
+)
 
 
 def open_users(source: str | None, create: bool = False) -> Users:

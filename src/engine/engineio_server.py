@@ -1,6 +1,7 @@
 """The Engine.IO server: HTTP requests become sessions, of protocol 3 and of protocol 4 on one address.
 
-python-engineio's server stays the base, for its options and for python-socketio, which calls it; requests and sessions are ours.
+python-engineio's server stays the base, for its options and for python-socketio, which calls it; requests and
+sessions are ours.
 """
 
 import gzip

@@ -22,7 +22,8 @@ SEPARATOR: Final = "\x1e"
 TEXT_CONTENT: Final = "text/plain; charset=UTF-8"
 #: Exactly so: the Java client 1.0.0 compares the whole header.
 BINARY_CONTENT: Final = "application/octet-stream"
-#: A POST holds at most so many packets. Stock servers stop at 16, and nine images emitted while a POST is under way are 18.
+#: A POST holds at most so many packets. Stock servers stop at 16, and nine images emitted while a POST is under way
+#: are 18.
 MAX_PACKETS: Final = 1_000
 
 

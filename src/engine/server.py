@@ -1,4 +1,4 @@
-"""The Socket.IO server: clients of Socket.IO 1 and 2 (protocol 4 on Engine.IO 3) beside those of 3 and 4 (protocol 5 on Engine.IO 4).
+"""The Socket.IO server, for clients of protocol 4 (Socket.IO 1 and 2, on Engine.IO 3) and 5 (3 and 4, on Engine.IO 4).
 
 Handlers do not know which one a client speaks. A packet, as text; its attachments follow as binary messages:
 
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 MAX_ATTACHMENTS: Final = 10
 #: A client joins a namespace within this time (Node: 45 s), or its session ends.
 JOIN_SEC: Final = 10.0
-#: Names that the protocol or its clients' libraries use themselves. A handler of such a name means something else by it.
+#: Names that the protocol or its clients' libraries use themselves; a handler of that name means something else.
 LIFECYCLE_EVENTS: Final = frozenset(
     ("connect", "connect_error", "disconnect", "disconnecting", "error", "newListener", "removeListener")
 )
@@ -82,8 +82,9 @@ class StrictPacket(packet.Packet):  # type: ignore[misc]
 class Server(socketio.Server):  # type: ignore[misc]
     """A `socketio.Server` that also serves clients of Engine.IO 3, and lets no client's packet do more than it should.
 
-    Takes the arguments of `socketio.Server`. Unless `async_handlers` says otherwise, handlers run in the greenlet that received
-    the event: a client's events stay in order, and a client that sends faster than they are handled waits in its own socket.
+    Takes the arguments of `socketio.Server`. Unless `async_handlers` says otherwise, handlers run in the greenlet that
+    received the event: a client's events stay in order, and one that sends faster than they are handled waits in its
+    own socket.
     """
 
     eio: EngineServer
@@ -103,7 +104,7 @@ class Server(socketio.Server):  # type: ignore[misc]
         return session is not None and session.is_alive(timeout_sec)
 
     def disconnect(self, sid: str, namespace: str | None = None, ignore_queue: bool = False) -> None:
-        """Tell a client to leave a namespace; one that stays connected all the same is closed when it joins no other."""
+        """Tell a client to leave a namespace; one that stays connected, and joins no other, is closed."""
         session = self._session_of(sid, namespace or "/")
         super().disconnect(sid, namespace, ignore_queue=ignore_queue)
         if session is not None:
@@ -277,15 +278,16 @@ class Server(socketio.Server):  # type: ignore[misc]
             session.held = held
 
     def _send_eio_packet(self, eio_sid: str, eio_pkt: Any) -> None:
-        # The message alone: python-engineio's packet keeps its first encoding, and a broadcast to clients of several transports
-        # would send one of them what was made for another.
+        # The message alone: python-engineio's packet keeps its first encoding, and a broadcast to clients of several
+        # transports would send one of them what was made for another.
         session = self.eio.sockets.get(eio_sid)
         if session is not None:
             session.send_message(eio_pkt.data)
 
 
 def same_host(named: tuple[str, ...] = ()) -> Callable[[str, dict[str, Any]], bool]:
-    """A check of Origin headers: their host and port must be the ones of the Host header, or of the origins that are named.
+    """A check of Origin headers: their host and port must be the ones of the Host header, or of the origins that are
+    named.
 
     The scheme is not compared: behind a proxy that ends TLS it differs. Clients that send no Origin are not asked.
     """

@@ -3,8 +3,9 @@
     handshake ─► polling ─► upgrading ─► websocket ─► closed         a WebSocket handshake begins at `websocket`;
                     └──────────┴────────────┴──────────►┘            a failed upgrade falls back to `polling`
 
-Heartbeat: with protocol 4 the server pings and the client answers, with protocol 3 the client pings and the server answers.
-Whatever arrives is a sign of life, so a client in the middle of a large frame on a slow line is not taken for dead.
+Heartbeat: with protocol 4 the server pings and the client answers, with protocol 3 the client pings and the server
+answers. Whatever arrives is a sign of life, so a client in the middle of a large frame on a slow line is not taken
+for dead.
 """
 
 import logging
@@ -39,8 +40,8 @@ class Session:
         as_base64: the client asked for base64 instead of bytes in its handshake (protocol 3 only).
 
     Attributes:
-        upgraded, closed, session: what python-engineio's server looks at: whether a WebSocket carries it, whether it has ended,
-            and a dictionary for the application.
+        upgraded, closed, session: what python-engineio's server looks at: whether a WebSocket carries it, whether it
+            has ended, and a dictionary for the application.
         upgrading: a WebSocket has come for it and has not taken over yet.
         cancel_join_deadline: ends the wait for the client to join a namespace, set by the Socket.IO server.
         held: while a namespace is being joined, the messages that must not overtake the answer; else None.
@@ -237,8 +238,9 @@ class Session:
     def is_alive(self, timeout_sec: float) -> bool:
         """Ask the client for a sign of life and wait for it, at most this long.
 
-        Over a WebSocket that is a ping. A polling client cannot be asked, but its waiting poll can be answered: one that lives
-        comes again at once. If it does not, it still counts as alive unless it had been silent for `POLLING_SILENCE_SEC`.
+        Over a WebSocket that is a ping. A polling client cannot be asked, but its waiting poll can be answered: one
+        that lives comes again at once. If it does not, it still counts as alive unless it had been silent for
+        `POLLING_SILENCE_SEC`.
         """
         asked_at = time.monotonic()
         silent_for = asked_at - self._heard_at()
@@ -274,8 +276,8 @@ class Session:
             if self.protocol == 4:
                 self._websocket.close(GOING_AWAY if going_away else NORMAL)
             else:
-                # No close frame: the Java client 1.0.0 takes it for the start of a handshake that it never finishes, and would
-                # notice the end of the connection only by its own ping timeout.
+                # No close frame: the Java client 1.0.0 takes it for the start of a handshake that it never finishes,
+                # and would notice the end of the connection only by its own ping timeout.
                 self._websocket.abort()
         self.server.session_ended(self, reason)
 

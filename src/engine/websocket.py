@@ -32,11 +32,11 @@ NORMAL, GOING_AWAY, PROTOCOL_ERROR, NO_STATUS, INVALID_DATA, POLICY, TOO_BIG, IN
 GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # section 1.3
 #: One receive reads at most so much beyond the frame under way. Larger ones were measured without gain.
 SCRATCH_BYTES: Final = 64 * 1024
-#: A payload's buffer begins with at most so much and doubles as bytes arrive: a length that is announced and never sent costs
-#: its sender more than it costs us.
+#: A payload's buffer begins with at most so much and doubles as bytes arrive: a length that is announced and never
+#: sent costs its sender more than it costs us.
 FIRST_BUFFER_BYTES: Final = 256 * 1024
-#: What waits for a client that reads slower than we send. Beyond that the connection ends: an ack is 60 bytes, so this is
-#: far more than any working client leaves lying, and 1,000 stalled ones still fit into memory.
+#: What waits for a client that reads slower than we send. Beyond that the connection ends: an ack is 60 bytes, so
+#: this is far more than any working client leaves lying, and 1,000 stalled ones still fit into memory.
 MAX_OUTGOING_BYTES: Final = 16 * 1024 * 1024
 MAX_OUTGOING_MESSAGES: Final = 1_000
 #: How long the peer may take to answer our close frame before the socket is closed all the same.
@@ -56,9 +56,9 @@ class WebSocketError(Exception):
 class MessageReader:
     """Turns received bytes into messages, in whatever pieces they come.
 
-    The caller receives into `buffers()` and says how much came: the rest of a frame under way goes straight into its own
-    buffer, what follows it into a scratch buffer that all connections share. So `received` leaves nothing in there: as soon as
-    it returns, another connection may receive.
+    The caller receives into `buffers()` and says how much came: the rest of a frame under way goes straight into its
+    own buffer, what follows it into a scratch buffer that all connections share. So `received` leaves nothing in
+    there: as soon as it returns, another connection may receive.
 
     Args:
         max_message_bytes: limit of a message's payload, all fragments together.
@@ -85,7 +85,8 @@ class MessageReader:
         return (rest, self._scratch) if len(self._payload) == self._length else (rest,)
 
     def received(self, count: int) -> list[tuple[int, bytes]]:
-        """Take note of bytes received into `buffers()`; returns the messages that they complete, control frames among them.
+        """Take note of bytes received into `buffers()`; returns the messages that they complete, control frames among
+        them.
 
         Raises:
             WebSocketError: close with its code; the reader is of no further use.
@@ -186,8 +187,8 @@ class MessageReader:
 class WebSocket:
     """One accepted WebSocket on eventlet's sockets.
 
-    Sending never waits: what the socket does not take at once is kept, within bounds, and sent by a greenlet that lives only as
-    long as there is something to send.
+    Sending never waits: what the socket does not take at once is kept, within bounds, and sent by a greenlet that
+    lives only as long as there is something to send.
 
     Args:
         sock: the green socket, after the handshake.
@@ -231,7 +232,7 @@ class WebSocket:
                 return None
 
     def _drain(self) -> None:
-        """Read and forget until the peer has seen our close frame: closing a socket with unread bytes would take it back."""
+        """Read and forget until the peer has seen our close frame: a socket closed with unread bytes takes it back."""
         deadline = hubs.get_hub().schedule_call_global(CLOSE_WAIT_SEC, self.abort)
         try:
             while not self._ended:
@@ -380,7 +381,7 @@ def _check_close(payload: bytes) -> WebSocketError | None:
     if len(payload) == 1:
         return WebSocketError(PROTOCOL_ERROR, "a close frame of one byte")
     code = payload[0] << 8 | payload[1]
-    if not (1000 <= code <= 1014 and code not in (1004, NO_STATUS, 1006) or 3000 <= code <= 4999):
+    if not ((1000 <= code <= 1014 and code not in (1004, NO_STATUS, 1006)) or 3000 <= code <= 4999):
         return WebSocketError(PROTOCOL_ERROR, f"close code {code} may not be sent")
     try:
         payload[2:].decode()
@@ -419,7 +420,10 @@ def serve(
         return [b"not a WebSocket handshake\n"]
     accept = base64.b64encode(hashlib.sha1(key.encode() + GUID, usedforsecurity=False).digest()).decode()
     sock = environ["eventlet.input"].get_socket()
-    answer = f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+    answer = (
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Accept: {accept}\r\n\r\n"
+    )
     try:
         sock.sendall(answer.encode())
     except OSError:

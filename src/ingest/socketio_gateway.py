@@ -234,7 +234,8 @@ class SocketioGateway:
         logger.info("%s logged in from %s as stream %s", user, connection.address, stream.name)
 
     def _end_dead_connections(self, user: str) -> None:
-        """Ask the user's other connections for a sign of life; a phone that lost its network comes back under its own name."""
+        """Ask the user's other connections for a sign of life; a phone that lost its network comes back under its own
+        name."""
         older = [connection for connection in self._connections.values() if connection.user == user]
         probes = [spawn(self._end_if_dead, connection) for connection in older]
         for probe in probes:

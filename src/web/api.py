@@ -1,4 +1,5 @@
-"""The API in its first form: tokens, streams, health and metrics. JSON; errors are {error: {code, message}}; times are UTC."""
+"""The API in its first form: tokens, streams, health and metrics. JSON; errors are {error: {code, message}}; times
+are UTC."""
 
 import logging
 import time

@@ -4,7 +4,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import socketio.exceptions
@@ -26,11 +27,11 @@ def server() -> Iterator[RunningServer]:
 
 
 @pytest.fixture
-def streams(server: RunningServer) -> Iterator[object]:
+def streams(server: RunningServer) -> Callable[[], dict[str, Any]]:
     """Alice's live streams, as she sees them; none are left over from another test."""
     token = server.token("Alice", "123")
     until(lambda: not server.streams(token), "the streams of former tests end")
-    yield lambda: server.streams(token)
+    return lambda: server.streams(token)
 
 
 @pytest.mark.parametrize("transports", TRANSPORTS.values(), ids=TRANSPORTS)
@@ -55,8 +56,8 @@ def test_frames_are_refused_and_acknowledged_before_the_login(server: RunningSer
 
 
 WRONG_LOGINS: list[tuple[object, object]] = [
-    ("Alice", "wrong"), ("alice", "123"), ("Nobody", "123"), ("", ""), (" Alice", "123"), ("tcp-1", "x"), (5, None), ({}, []),
-    ("Alice", "x" * 1025),
+    ("Alice", "wrong"), ("alice", "123"), ("Nobody", "123"), ("", ""), (" Alice", "123"), ("tcp-1", "x"), (5, None),
+    ({}, []), ("Alice", "x" * 1025),
 ]  # fmt: skip
 
 

@@ -39,6 +39,8 @@ def be_refused(url, transport, user, password):
     client.emit("authenticate", (user, password + "x", "onAuthentication"))
     if gone.wait(DEADLINE_SEC):
         say("wrong login", callbacks=callbacks, disconnected_after_sec=time.monotonic() - refused_at)
+    # Version 4 keeps the transport, and with it the process, until the server ends it.
+    client.disconnect()
 
 
 def stream(url, transport, folder, user, password, refused):
