@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import get_args
 from urllib.parse import urlsplit
@@ -53,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             summary = run(cameras, options.duration)
     except SourceError as error:
         parser.error(str(error))
+    except KeyboardInterrupt:  # before there was anything to stop
+        return 1
     if options.json:
         settings = {"server": options.server, "protocol": options.protocol, "transport": options.transport}
         print(json.dumps(settings | summary.as_json()))
@@ -89,7 +92,8 @@ def run(cameras: Sequence[Camera], duration_sec: float | None) -> Summary:
         final = summary()
         for camera in cameras:
             camera.stop()
-        _join(threads, GOODBYE_SEC)
+        with suppress(KeyboardInterrupt):  # whoever presses it twice does not wait for goodbyes
+            _join(threads, GOODBYE_SEC)
     return final
 
 

@@ -70,6 +70,7 @@ class Summary:
     @classmethod
     def of(cls, figures: Iterable[Figures], streaming: int, duration_sec: float) -> "Summary":
         total, clients = Figures(), 0
+        # The counters are copied first, which no camera's thread can come in between.
         for one in figures:
             clients += 1
             total.frames += one.frames

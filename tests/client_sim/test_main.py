@@ -39,7 +39,7 @@ def all_streams(server, user, password):
 
 def simulate(server, *options, password="pass1"):
     """Run it in this process; its exit status."""
-    return main(["--server", server.url, "--password", password, "--size", "160x120", "--duration", "1", *options])
+    return main(["--server", server.url, "--password", password, "--size", "160x120", "--duration", "0.6", *options])
 
 
 @pytest.mark.parametrize("transport", ["polling", "websocket", "upgrade"])
@@ -50,7 +50,7 @@ def test_it_streams_over_every_way_in(server, capfd, protocol, transport):
     said, complaints = capfd.readouterr()
     figures = json.loads(said)
     assert (status, figures["well"], complaints) == (0, True, "")
-    assert figures["frames"] >= 20
+    assert figures["frames"] >= 12
     assert figures["transports"] == {"polling" if transport == "polling" else "websocket": 2}
     assert figures["logins"] == figures["connections"] == 2
     assert 0 < figures["ack_p50_ms"] <= figures["ack_p99_ms"]
@@ -178,7 +178,7 @@ def test_it_comes_back_after_the_server_did(protocol, transport):
     assert camera.figures.logins == 2
 
 
-@pytest.mark.parametrize("transport", ["polling", "websocket", "upgrade"])
+@pytest.mark.parametrize("transport", ["polling", "websocket"])
 @pytest.mark.parametrize("protocol", [3, 4])
 def test_a_connection_tells_of_events_acks_and_that_it_was_dismissed(server, protocol, transport):
     inbox = queue.SimpleQueue()

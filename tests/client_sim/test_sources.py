@@ -1,6 +1,9 @@
 """Pictures, whatever they are made from."""
 
+import threading
 from datetime import datetime
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -108,6 +111,19 @@ def test_a_video_plays_over_and_over_for_all_clients(video_file):
 
         until(played_twice, "it has begun again")
         assert first.picture().shape == (240, 320, 3)
+
+
+def test_a_video_comes_from_an_address_too(video_file):
+    class Files(SimpleHTTPRequestHandler):
+        def log_message(self, *_arguments):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=video_file.parent)) as files:
+        threading.Thread(target=files.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{files.server_port}/{video_file.name}"
+        with open_sources(url, ["user1"], SIZE_WH) as (source,):
+            assert source.picture().shape == (240, 320, 3)
+        files.shutdown()
 
 
 @pytest.mark.parametrize(
