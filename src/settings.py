@@ -109,8 +109,7 @@ def read_settings(arguments: Sequence[str]) -> Settings:
     """
     parser = make_parser()
     for argument in arguments:
-        if _has_password(argument):
-            # A process list shows arguments to everybody on the machine.
+        if has_password(argument):
             parser.error("a URL with a password belongs into IMAGESERVER_USERS or the configuration file, not here")
     values = vars(parser.parse_args(list(arguments)))
     return Settings(**{field: _frozen(values[field]) for field in Settings._fields})
@@ -159,5 +158,6 @@ def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _has_password(text: str) -> bool:
-    return re.search(r"://[^/@\s]*:[^/@\s]+@", text) is not None
+def has_password(text: str) -> bool:
+    """Whether a URL holds a password, which must not stand on a command line: a process list shows it to everybody."""
+    return re.search(r"://[^@\s]*:[^@\s]*@|[?&]password=", text) is not None

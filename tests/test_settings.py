@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from settings import OPTIONS, Settings, read_settings
+from settings import OPTIONS, Settings, has_password, read_settings
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +56,8 @@ def test_the_command_line_beats_the_environment_and_that_beats_the_file(
         (["--record", "x"], "unrecognized arguments: --record"),
         (["--users", "postgresql://me:secret@db/users"], "belongs into IMAGESERVER_USERS"),
         (["--users=postgresql://me:secret@db/users"], "belongs into IMAGESERVER_USERS"),
+        (["--users", "postgresql://db/users?user=me&password=secret"], "belongs into IMAGESERVER_USERS"),
+        (["--users", "postgresql://me:sec/ret@db/users"], "belongs into IMAGESERVER_USERS"),
     ],
 )
 def test_a_wrong_option_is_a_clear_line_and_status_2(
@@ -80,3 +82,19 @@ def test_an_unknown_key_of_the_file_is_named(tmp_path: Path, capsys: pytest.Capt
     with pytest.raises(SystemExit):
         read_settings(["--config", str(config)])
     assert "prot" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("source", "password"),
+    [
+        ("users.htpasswd", False),
+        ("sqlite:///users.db", False),
+        ("postgresql://user@h/db", False),
+        ("postgresql://user:hidden@h/db", True),
+        ("postgresql://h/db?user=u&password=hidden", True),
+        ("postgresql://user:hidden@h:port/db", True),
+        ("://", False),
+    ],
+)
+def test_a_password_in_a_url_is_noticed(source: str, password: bool) -> None:
+    assert has_password(source) is password

@@ -5,6 +5,7 @@ Exit status: 0 done; 1 not done, with one line that says why; 2 asked wrongly.
 
 import argparse
 import getpass
+import logging
 import os
 import sys
 import tomllib
@@ -12,8 +13,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from auth.accounts import NameInUse, UnknownUser, Users, UsersError, require_password, require_username
-from auth.sql_users import has_password
 from auth.users import open_users
+from settings import has_password
 
 SOURCE_VARIABLE: Final = "IMAGESERVER_USERS"
 CONFIG_VARIABLE: Final = "IMAGESERVER_CONFIG"
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     except (UsersError, _NotDone) as error:
         print(f"auth: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, EOFError):
         print("\nauth: nothing was changed", file=sys.stderr)
         return 1
     except BrokenPipeError:
@@ -54,21 +55,20 @@ def _make_parser() -> argparse.ArgumentParser:
         epilog="Passwords are asked for, or read as one line from standard input; they are never arguments.",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--users",
-        metavar="SOURCE",
-        help="the accounts: an htpasswd file, sqlite:///FILE or postgresql://…; a URL with a password belongs into"
-        f" the environment variable {SOURCE_VARIABLE} or the configuration file",
+    users_help = (
+        "the accounts: an htpasswd file, sqlite:///FILE or postgresql://…; a URL with a password belongs into"
+        f" the environment variable {SOURCE_VARIABLE} or the configuration file"
     )
-    parser.add_argument(
-        "--config",
-        metavar="FILE",
-        help=f"the server's configuration file (TOML, key users in table [{CONFIG_TABLE}])",
-    )
+    config_help = f"the server's configuration file (TOML, key users in table [{CONFIG_TABLE}])"
+    parser.add_argument("--users", metavar="SOURCE", help=users_help)
+    parser.add_argument("--config", metavar="FILE", help=config_help)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, what: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".", allow_abbrev=False)
+        # Also taken behind the command; what is not given there must not undo what was given before.
+        added.add_argument("--users", metavar="SOURCE", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        added.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         if name != "list":
             added.add_argument("name", metavar="NAME", help="the user")
         return added
@@ -152,4 +152,5 @@ def _ask_password() -> str:
 
 
 if __name__ == "__main__":
+    logging.disable()  # the stores' reports are for the server's log; here the one line says it
     sys.exit(main(sys.argv[1:]))

@@ -74,7 +74,7 @@ class Sessions:
         Raises:
             UsersUnavailable: the account cannot be looked up.
         """
-        if not isinstance(token, str) or len(token) > MAX_TOKEN_CHARS:
+        if not isinstance(token, str) or len(token) > MAX_TOKEN_CHARS or not token.isascii():
             return None
         try:
             content: Any = self._serializer.loads(token)

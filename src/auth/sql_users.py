@@ -194,20 +194,11 @@ class SqlUsers:
             self._backoff_sec = 0.0
 
 
-def has_password(source: str) -> bool:
-    """Whether a URL holds a password, which must not stand on a command line: a process list shows it to everybody."""
-    try:
-        url = make_url(source)
-    except ArgumentError:
-        return False
-    return url.password is not None or "password" in url.query
-
-
 def _make_engine(source: str) -> tuple[Engine, AbstractContextManager[object]]:
     """The engine, and what a transaction holds meanwhile: a lock where all threads share one connection."""
     try:
         url = make_url(source)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the latter for a port that is no number
         raise UsersUnavailable("this is no database URL, expected sqlite:///FILE or postgresql://…") from None
     if url.drivername in ("postgresql", "postgres", "postgresql+psycopg2"):
         return _postgresql_engine(url.set(drivername="postgresql+psycopg2")), nullcontext()
