@@ -230,7 +230,8 @@ class Child(Generic[T]):
     def _start_process(self, ring: Ring) -> "subprocess.Popen[bytes]":
         path = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
         # A Ctrl-C must not reach the child before it can ignore it; what is blocked here stays blocked there.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        # (`Popen` waits on the loop: where two are started at once, a mask saved by one would be the other's.)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             # -P: the working directory is the user's, and what lies there must not take the place of our modules.
             return subprocess.Popen(
@@ -242,7 +243,7 @@ class Child(Generic[T]):
                 env={**os.environ, **self._environ, "PYTHONPATH": path},
             )
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
     def _watch(self, process: "subprocess.Popen[bytes]", ring: Ring) -> str:
         """Wait until the process has ended or must; returns why."""
@@ -291,13 +292,19 @@ class Child(Generic[T]):
                 elif answer.kind == FAILED:
                     self._give_up(answer.data.decode(errors="replace"))
                 elif self._on_answer is not None:
-                    self._on_answer(answer.data)
+                    self._call_on_answer(self._on_answer, answer.data)
         except EOFError:
             self._give_up("")
         except BrokenRing as error:
             self._give_up(str(error))
         if self._cancel_feed is None:
             self._feed()
+
+    def _call_on_answer(self, on_answer: Callable[[bytes], object], data: bytes) -> None:
+        try:
+            on_answer(data)
+        except Exception:  # whatever it is, the loop would stop listening to this child
+            logger.exception("%s: an answer could not be used", self.name)
 
     def _begin(self, ring: Ring) -> None:
         for message in self._greeting():

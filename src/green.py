@@ -17,7 +17,7 @@ warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated", category
 import eventlet  # noqa: E402
 import eventlet.semaphore  # noqa: E402
 from eventlet import greenthread, hubs, tpool  # noqa: E402
-from greenlet import getcurrent  # noqa: E402
+from greenlet import GreenletExit, getcurrent  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +81,12 @@ class Task:
         self._thread.kill()
 
     def wait(self) -> None:
-        """Wait until it has ended."""
-        self._thread.wait()
+        """Wait until it has ended, by itself or killed."""
+        try:
+            self._thread.wait()
+        except GreenletExit:
+            if not self._thread.dead:
+                raise  # not the task is being killed, but who waits for it
 
     @property
     def ended(self) -> bool:
@@ -97,7 +101,7 @@ def spawn(function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> T
 def _logged(function: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     try:
         function(*args, **kwargs)
-    except eventlet.greenlet.GreenletExit:
+    except GreenletExit:
         raise
     except Exception:
         logger.exception("%s ended with an error", getattr(function, "__qualname__", function))
@@ -153,7 +157,8 @@ class Signal:
         """Wait for `set` and clear it again; False when the time is over first."""
         if not self._set:
             hub = hubs.get_hub()
-            self._waiter = waiter = getcurrent()
+            # A list, to tell this wait from the greenlet's next one, which a late wake-up must not end.
+            self._waiter = waiter = [getcurrent()]
             timer = None if timeout_sec is None else hub.schedule_call_global(timeout_sec, self._wake, waiter)
             try:
                 hub.switch()
@@ -164,11 +169,11 @@ class Signal:
         was_set, self._set = self._set, False
         return was_set
 
-    def _wake(self, waiter: Any) -> None:
+    def _wake(self, waiter: list[Any]) -> None:
         # The waiter may have gone on meanwhile (by the timer, or killed), and another wait may have begun.
         if self._waiter is waiter:
             self._waiter = None
-            waiter.switch()
+            waiter[0].switch()
 
 
 class Once:

@@ -41,6 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     def closed(stream_id: int) -> None:
         reader.answer(json.dumps({"closed": stream_id}).encode())
 
+    _silence_libraries()
     windows = Windows(find_screen, options.plain, closed)
     try:
         reader.ready()
@@ -49,6 +50,14 @@ def main(arguments: Sequence[str]) -> int:
             windows.look()
     except EOFError:
         return 0
+
+
+def _silence_libraries() -> None:
+    """Keep from the server's log what libjpeg, libpng and Qt say of every damaged picture; Python's own errors go there."""
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
 
 
 def _show(reader: RingReader, messages: Sequence[Message], windows: "Windows") -> None:

@@ -62,7 +62,7 @@ class Window:
         self._settled: Rect | None = None
         # A window's key is the stream's id: the next stream of this name may begin before this one's end is known.
         self._key = str(header.stream_id)
-        cv2.namedWindow(self._key, cv2.WINDOW_NORMAL | cv2.WINDOW_GUI_NORMAL)
+        cv2.namedWindow(self._key, cv2.WINDOW_NORMAL | cv2.WINDOW_FREERATIO | cv2.WINDOW_GUI_NORMAL)
         cv2.setWindowTitle(self._key, header.name)
 
     @property
@@ -149,8 +149,6 @@ class Windows:
         self._unwanted: set[int] = set()
         # The server shares the machine's cores with this process, and there is one small picture at a time to work on.
         cv2.setNumThreads(1)
-        # What strangers' pictures make the decoders say would fill the server's log.
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
     def show(self, header: FrameHeader, image: memoryview) -> None:
         """Show a frame in its stream's window, and open that first if there is none."""

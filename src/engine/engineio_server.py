@@ -34,6 +34,9 @@ class BadRequest(Exception):
         self.body = json.dumps({"code": code, "message": message}).encode()
 
 
+#: Longer answers are sent as they are: they hold images, which do not shrink, and compressing 10 MB stops the loop.
+MAX_COMPRESSED_BYTES: Final = 64 * 1024
+
 UNKNOWN_TRANSPORT: Final = (0, "Transport unknown")
 UNKNOWN_SESSION: Final = (1, "Session ID unknown")
 BAD_METHOD: Final = (2, "Bad handshake method")
@@ -90,7 +93,7 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
 
     def _session_of(self, sid: str | None) -> Session:
         session = self.sockets.get(sid or "")
-        if session is None:
+        if session is None or session.closed:
             raise BadRequest(*UNKNOWN_SESSION)
         return session
 
@@ -122,7 +125,8 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
         try:
             return websocket.serve(environ, start_response, self.max_http_buffer_size, self._scratch, serve)
         finally:
-            self.sockets.pop(session.sid, None)  # also when there was no handshake
+            if not session.upgraded:  # there was no handshake, so there is nothing to end
+                self.sockets.pop(session.sid, None)
 
     def _open(self, session: Session, environ: Environ, upgrades: bool) -> None:
         handshake = {
@@ -175,10 +179,8 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
 
     def _receive_post(self, session: Session, environ: Environ, start_response: StartResponse) -> list[bytes]:
         try:
-            body = self._read_body(environ)
-            session.post(body, environ.get("CONTENT_TYPE", ""))
-        except ProtocolError as error:
-            session.fail(str(error))
+            session.post(lambda: self._read_body(environ), environ.get("CONTENT_TYPE", ""))
+        except ProtocolError:
             raise BadRequest(*BAD_REQUEST) from None
         return self._answer(environ, start_response, "200 OK", "text/html", b"ok")
 
@@ -214,7 +216,7 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
         if (
             self.http_compression
             and content_type == packets.TEXT_CONTENT
-            and len(body) >= self.compression_threshold
+            and self.compression_threshold <= len(body) <= MAX_COMPRESSED_BYTES
             and "gzip" in environ.get("HTTP_ACCEPT_ENCODING", "")
         ):
             body = gzip.compress(body, compresslevel=1, mtime=0)
@@ -236,8 +238,10 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
 
     def session_ended(self, session: Session, reason: str) -> None:
         """Called once by a session when it ends."""
-        self.sockets.pop(session.sid, None)
-        self._trigger_event("disconnect", session.sid, reason, run_async=False)
+        try:
+            self._trigger_event("disconnect", session.sid, reason, run_async=False)
+        finally:
+            self.sockets.pop(session.sid, None)
 
     def count_protocol_error(self, sid: str, why: str) -> None:
         """A client broke the protocol; said in the log once a second at most."""
@@ -246,6 +250,10 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
             logger.info("%s: closed: it sent %s (%d such clients since the start)", sid, why, self.protocol_errors)
 
     # -- what python-socketio and applications call
+
+    def _get_socket(self, sid: str) -> Session:
+        # python-engineio's refuses a session that has ended, but its `disconnect` handler may want its data.
+        return self.sockets[sid]
 
     def send_packet(self, sid: str, pkt: Any) -> None:
         """Send a packet of python-engineio's; nothing happens when the session has ended."""

@@ -100,7 +100,7 @@ def encode_payload(packets: Iterable[Packet], protocol: int, as_base64: bool = F
         texts = (_payload_text(packet, 4) for packet in packets)
         return TEXT_CONTENT, SEPARATOR.join(texts).encode("utf-8", "replace")
     packets = list(packets)
-    if not as_base64 and any(isinstance(packet.data, bytes) for packet in packets):
+    if not as_base64 and any(not isinstance(packet.data, str) for packet in packets):
         return BINARY_CONTENT, b"".join(_encode_binary3(packet) for packet in packets)
     texts3 = [_payload_text(packet, 3) for packet in packets]
     return TEXT_CONTENT, "".join(f"{_utf16_length(text)}:{text}" for text in texts3).encode("utf-8", "replace")
@@ -115,7 +115,7 @@ def _payload_packets(body: bytes, content_type: str, protocol: int) -> Iterator[
         raise ProtocolError("a payload that is not UTF-8") from error
     if protocol == 3:
         return _decode_text3(text)
-    return (decode_text(part, 4) for part in text.split(SEPARATOR))
+    return (decode_text(part, 4) for part in text.split(SEPARATOR, MAX_PACKETS))  # the one too many holds the rest
 
 
 def _payload_text(packet: Packet, protocol: int) -> str:
@@ -177,8 +177,8 @@ def _decode_binary3(body: bytes) -> Iterator[Packet]:
 
 
 def _encode_binary3(packet: Packet) -> bytes:
-    if isinstance(packet.data, bytes):
-        kind, content = b"\x01", bytes((packet.type,)) + packet.data
-    else:
+    if isinstance(packet.data, str):
         kind, content = b"\x00", f"{packet.type}{packet.data}".encode("utf-8", "replace")
+    else:
+        kind, content = b"\x01", bytes((packet.type,)) + packet.data
     return kind + bytes(map(int, str(len(content)))) + b"\xff" + content

@@ -22,7 +22,7 @@ from socketio import packet
 from engine.engineio_server import EngineServer
 from engine.packets import ProtocolError
 from engine.session import Session
-from green import call_later
+from green import call_later, spawn
 from rate import OncePerSecond
 
 logger = logging.getLogger(__name__)
@@ -141,13 +141,14 @@ class Server(socketio.Server):  # type: ignore[misc]
 
     def _expect_to_join(self, session: Session) -> None:
         session.cancel_join_deadline()
-        session.cancel_join_deadline = call_later(JOIN_SEC, lambda: self._close_if_not_joined(session))
+        if not session.closed:
+            session.cancel_join_deadline = call_later(JOIN_SEC, lambda: self._close_if_not_joined(session))
 
     def _close_if_not_joined(self, session: Session) -> None:
         if not any(
             self.manager.sid_from_eio_sid(session.sid, namespace) for namespace in self.manager.get_namespaces()
         ):
-            session.close(self.reason.SERVER_DISCONNECT)
+            spawn(session.close, self.reason.SERVER_DISCONNECT)  # a timer may not wait, the handlers of its end may
 
     def _serves(self, namespace: str) -> bool:
         return (
@@ -163,10 +164,7 @@ class Server(socketio.Server):  # type: ignore[misc]
             return
         try:
             self._receive_message(session, data)
-        except (
-            ValueError,
-            RecursionError,
-        ) as error:  # also of the JSON decoder, which recurses; handlers' own don't get here
+        except (ValueError, RecursionError) as error:  # the JSON decoder's too; those of handlers don't get here
             session.fail(str(error) if isinstance(error, ProtocolError) else "a packet that is not JSON")
 
     def _receive_message(self, session: Session, data: str | bytes) -> None:
@@ -175,15 +173,22 @@ class Server(socketio.Server):  # type: ignore[misc]
         if isinstance(data, bytes):
             if pending is None:
                 raise ProtocolError("a binary message that no packet announced")
+            # For the limit they are one message, or a client that nobody knows yet could leave ten of the largest here.
+            if sum(map(len, pending.attachments)) + len(data) > self.eio.max_http_buffer_size:
+                raise ProtocolError(f"attachments of more than {self.eio.max_http_buffer_size} bytes together")
             if not pending.add_attachment(data):
                 return
             del self._binary_packet[eio_sid]
             received = pending
         elif pending is not None:
             raise ProtocolError("text where an attachment was announced")
+        elif not data:
+            raise ProtocolError("an empty packet")  # python-socketio takes it for an event without a name
         elif session.protocol == 3 and data[:1] == "0":
             # CONNECT: what follows the namespace is a query, and takes the place of protocol 5's auth
             namespace, _, query = data[1:].split(",")[0].partition("?")
+            if namespace and not namespace.startswith("/"):
+                raise ProtocolError("a CONNECT to a namespace that does not begin with /")
             self._join(session, namespace or "/", dict(urllib.parse.parse_qsl(query)) or None)
             return
         else:
@@ -208,6 +213,15 @@ class Server(socketio.Server):  # type: ignore[misc]
                 self._handle_ack(session.sid, namespace, received.id, received.data)
         elif received.data[0] not in LIFECYCLE_EVENTS:
             self._handle_event(session.sid, namespace, received.id, received.data)
+
+    def _trigger_event(self, event: str, namespace: str, *args: Any) -> Any:
+        if event != "disconnect":
+            return super()._trigger_event(event, namespace, *args)
+        try:
+            return super()._trigger_event(event, namespace, *args)
+        except Exception:  # or python-socketio would leave the client where it is, in its rooms, for ever
+            self._count_handler_error("the handler of 'disconnect'")
+            return None
 
     def _handle_event_internal(
         self, server: "Server", sid: str, eio_sid: str, data: list[Any], namespace: str, id: int | None
@@ -246,11 +260,17 @@ class Server(socketio.Server):  # type: ignore[misc]
         except Exception:
             self._count_handler_error("the handler of 'connect'")
             session.close(self.reason.SERVER_DISCONNECT)
+            sid = self.manager.sid_from_eio_sid(session.sid, namespace)
+            if sid is not None:  # for python-socketio it is still joining
+                self.manager.disconnect(sid, namespace, ignore_queue=True)
         finally:
             if outermost:
                 held, session.held = session.held or [], None
                 for message in held:
                     session.send_message(message)
+        if session.closed:
+            # It went while its `connect` handler waited. Now that it has joined it can leave, and handlers are told.
+            self._handle_eio_disconnect(session.sid, session.end_reason)
 
     def _handle_eio_disconnect(self, eio_sid: str, reason: str) -> None:
         super()._handle_eio_disconnect(eio_sid, reason)
@@ -293,7 +313,10 @@ def same_host(named: tuple[str, ...] = ()) -> Callable[[str, dict[str, Any]], bo
     """
 
     def allowed(origin: str, environ: dict[str, Any]) -> bool:
-        host = urllib.parse.urlsplit(origin).netloc.lower()
+        try:
+            host = urllib.parse.urlsplit(origin).netloc.lower()
+        except ValueError:  # half an IPv6 address
+            return False
         return origin in named or (bool(host) and host == environ.get("HTTP_HOST", "").lower())
 
     return allowed

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from engine import packets
 from engine.packets import Packet, ProtocolError
 from engine.websocket import GOING_AWAY, MAX_OUTGOING_BYTES, MAX_OUTGOING_MESSAGES, NORMAL, WebSocket
-from green import Signal, call_later, sleep
+from green import Signal, call_later, sleep, spawn
 
 if TYPE_CHECKING:
     from engine.engineio_server import EngineServer
@@ -45,7 +45,8 @@ class Session:
         upgrading: a WebSocket has come for it and has not taken over yet.
         cancel_join_deadline: ends the wait for the client to join a namespace, set by the Socket.IO server.
         held: while a namespace is being joined, the messages that must not overtake the answer; else None.
-        last_seen: when a packet last came (time.monotonic).
+        last_seen: when a packet or a poll last came (time.monotonic).
+        end_reason: why it has ended, one of python-engineio's reasons.
     """
 
     def __init__(self, server: "EngineServer", sid: str, protocol: int, as_base64: bool) -> None:
@@ -55,6 +56,7 @@ class Session:
         self.upgrading = False
         self.upgraded = False
         self.closed = False
+        self.end_reason = ""
         self.session: dict[str, Any] = {}
         self.held: list[str | bytes] | None = None
         self.last_seen = time.monotonic()
@@ -65,6 +67,7 @@ class Session:
         self._outbox: deque[Packet] = deque()
         self._outbox_bytes = 0
         self._outbox_filled = Signal()
+        self._overflowed = False
         self._polling = False
         self._posting = False
         self.cancel_join_deadline: Callable[[], None] = _nothing_to_cancel
@@ -81,7 +84,7 @@ class Session:
 
     def send_packet(self, packet: Packet) -> None:
         """Send a packet over the WebSocket, or keep it for the next poll; never waits."""
-        if self.closed:
+        if self.closed or self._overflowed:
             return
         if self._websocket is not None:
             self._websocket.send(packets.encode_websocket(packet, self.protocol, self._websocket_as_base64))
@@ -89,18 +92,23 @@ class Session:
         self._outbox.append(packet)
         self._outbox_bytes += len(packet.data)
         if self._outbox_bytes > MAX_OUTGOING_BYTES or len(self._outbox) > MAX_OUTGOING_MESSAGES:
-            self.fail(f"it does not poll: {self._outbox_bytes} bytes in {len(self._outbox)} packets wait for it")
+            self._overflowed = True
+            # Not here: the application's `disconnect` handler may wait, and whoever sends may not.
+            spawn(self.fail, f"it does not poll: {self._outbox_bytes} bytes in {len(self._outbox)} packets wait for it")
         else:
             self._outbox_filled.set()
 
     def send(self, packet: Any) -> None:
-        """Send a packet of python-engineio's; its server calls this."""
-        self.send_message(packet.data)
+        """Send a message of python-engineio's; its server calls this."""
+        data = packet.data
+        self.send_message(data if isinstance(data, (str, bytes)) else packet.encode(b64=False)[1:])
 
     # -- polling
 
     def poll(self) -> list[Packet]:
-        """Wait until there is something to send and return it (a GET); a CLOSE when the session ends meanwhile.
+        """Wait until there is something to send and return it (a GET); a CLOSE when the server ends the session.
+
+        The client is heard when it comes: that its poll was answered does not show that anybody got the answer.
 
         Raises:
             ProtocolError: another poll is waiting already; both end, and the session with them.
@@ -109,9 +117,10 @@ class Session:
             self.fail("two polls at once")
             raise ProtocolError("two polls at once")
         self._polling = True
+        self.heard()
         try:
             give_up_at = time.monotonic() + self.server.ping_interval + self.server.ping_timeout
-            while not (self._outbox or self.closed or self._probed):
+            while not (self._outbox or self.closed or self._probed or self.upgraded):
                 if not self._outbox_filled.wait(give_up_at - time.monotonic()):
                     break
         finally:
@@ -119,17 +128,19 @@ class Session:
         sent = list(self._outbox)
         self._outbox.clear()
         self._outbox_bytes = 0
-        if self.closed:
+        if self.closed and self.end_reason != self.server.reason.CLIENT_DISCONNECT:
             return [*sent, Packet(packets.CLOSE)]
-        self.heard()
         return sent or [Packet(packets.NOOP)]
 
     def encode_payload(self, sent: list[Packet]) -> tuple[str, bytes]:
         """The content type and body of the answer to a poll."""
         return packets.encode_payload(sent, self.protocol, self._as_base64)
 
-    def post(self, body: bytes, content_type: str) -> None:
+    def post(self, read_body: Callable[[], bytes], content_type: str) -> None:
         """Receive the packets of a POST, in their order.
+
+        Args:
+            read_body: waits for the body; another POST that comes meanwhile would overtake this one.
 
         Raises:
             ProtocolError: the body is no payload, or another POST is under way; the session has ended.
@@ -139,7 +150,7 @@ class Session:
             raise ProtocolError("two posts at once")
         self._posting = True
         try:
-            for packet in packets.decode_payload(body, content_type, self.protocol):
+            for packet in packets.decode_payload(read_body(), content_type, self.protocol):
                 if not self.closed:
                     self.receive(packet)
         except ProtocolError as error:
@@ -269,6 +280,7 @@ class Session:
         if self.closed:
             return
         self.closed = True
+        self.end_reason = reason
         self._cancel_timer()
         self.cancel_join_deadline()
         self._outbox_filled.set()
@@ -296,7 +308,7 @@ class Session:
         if self._heard_at() > pinged_at:
             self._schedule_ping()  # it is busy sending, and has not come to answer yet
         else:
-            self.close(self.server.reason.PING_TIMEOUT)
+            self._time_out()
 
     def _expect_sign_of_life(self, within_sec: float) -> None:
         self._set_timer(within_sec, self._check_sign_of_life)
@@ -307,7 +319,11 @@ class Session:
         if silent_for < limit:
             self._expect_sign_of_life(limit - silent_for)
         else:
-            self.close(self.server.reason.PING_TIMEOUT)
+            self._time_out()
+
+    def _time_out(self) -> None:
+        # In a greenlet of its own: the application's `disconnect` handler may wait, and a timer may not.
+        spawn(self.close, self.server.reason.PING_TIMEOUT)
 
     def _set_timer(self, seconds: float, function: Callable[[], None]) -> None:
         self._cancel_timer()
