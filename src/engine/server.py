@@ -22,7 +22,7 @@ from socketio import packet
 from engine.engineio_server import EngineServer
 from engine.packets import ProtocolError
 from engine.session import Session
-from green import call_later, spawn
+from green import call_later
 from rate import OncePerSecond
 
 logger = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ class Server(socketio.Server):  # type: ignore[misc]
         if not any(
             self.manager.sid_from_eio_sid(session.sid, namespace) for namespace in self.manager.get_namespaces()
         ):
-            spawn(session.close, self.reason.SERVER_DISCONNECT)  # a timer may not wait, the handlers of its end may
+            session.close(self.reason.SERVER_DISCONNECT)  # no handler runs, so a timer may do it
 
     def _serves(self, namespace: str) -> bool:
         return (
