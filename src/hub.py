@@ -5,7 +5,8 @@ Rule 2. The hub knows neither gateways nor consumers: a gateway gives a `Sender`
         `ready`.
 Rule 3. A subscription is the buffer. It is bounded, it says what it drops when it is full, and it counts:
         published = taken + dropped + waiting, at any moment.
-Rule 4. `Ended(stream)` comes after the stream's last frame, to everybody who subscribed to it, and is never dropped.
+Rule 4. `Ended(stream)` comes after the stream's last frame, to everybody who subscribed to it, and is not dropped, unless
+        a consumer takes nothing any more: of `ENDED_WAITING_MAX` ends the oldest goes, and its frames with it, counted.
 """
 
 import itertools
@@ -22,6 +23,9 @@ from rate import RateMeter, TokenBucket
 ENDED_LISTED_SEC: Final = 600.0
 #: At most so many of them: a client that logs in and out all day must not fill the memory with its past.
 ENDED_LISTED_MAX: Final = 1_000
+#: So many ended streams may wait in a subscription. A consumer that takes anything is never that far behind; one that is
+#: being restarted for days must not keep the last frame of everybody who ever came.
+ENDED_WAITING_MAX: Final = 1_000
 
 
 class Refusal(NamedTuple):
@@ -216,6 +220,7 @@ class Subscription:
         self._names = names
         self._interval_sec = 1 / rate_hz if rate_hz else 0.0
         self._due: dict[Stream, float] = {}
+        self._ended: dict[Stream, None] = {}  # streams that have ended and whose end was not taken, oldest first
         self.consumer = consumer
         self.rate_hz = rate_hz
         self.ready: Callable[[], object] = _nobody_waits
@@ -232,7 +237,13 @@ class Subscription:
 
     def put_ended(self, stream: Stream) -> None:
         """Called by the stream, once, after its last frame."""
-        raise NotImplementedError
+        was_empty = next(self._turns(), None) is None
+        self._ended[stream] = None
+        self._add_turn(stream)
+        if len(self._ended) > ENDED_WAITING_MAX:
+            self._forget(next(iter(self._ended)))
+        if was_empty:
+            self.ready()
 
     def take(self, now: float | None = None) -> Frame | Ended | None:
         """The next frame or end of a stream, streams in turn; None when there is nothing, or nothing due yet.
@@ -265,8 +276,8 @@ class Subscription:
     def close(self) -> None:
         """Take nothing more; what waits counts as dropped. Harmless when it is closed."""
         self._hub.unsubscribe(self)
-        self._due.clear()
-        self._drop_all()
+        for stream in list(self._turns()):
+            self._forget(stream)
 
     @property
     def waiting(self) -> int:
@@ -287,8 +298,19 @@ class Subscription:
         """Remove the next thing of this stream; if more waits, its next turn comes after the other streams'."""
         raise NotImplementedError
 
-    def _drop_all(self) -> None:
+    def _add_turn(self, stream: Stream) -> None:
+        """Give a stream that has ended a turn, if it has none."""
         raise NotImplementedError
+
+    def _remove_frames(self, stream: Stream) -> int:
+        """Take away a stream's turn and the frames that wait in it; returns how many there were."""
+        raise NotImplementedError
+
+    def _forget(self, stream: Stream) -> None:
+        for _ in range(self._remove_frames(stream)):
+            self._count_dropped(stream)
+        self._due.pop(stream, None)
+        self._ended.pop(stream, None)
 
     def _count_dropped(self, stream: Stream) -> None:
         self.dropped += 1
@@ -305,7 +327,6 @@ class LatestSubscription(Subscription):
     def __init__(self, hub: "FrameHub", consumer: str, names: frozenset[str] | None, rate_hz: float | None) -> None:
         super().__init__(hub, consumer, names, rate_hz)
         self._slots: dict[Stream, Frame | None] = {}  # None: the stream has ended, and its last frame was taken
-        self._ended: set[Stream] = set()
 
     def put(self, stream: Stream, frame: Frame) -> None:
         self.published += 1
@@ -317,13 +338,6 @@ class LatestSubscription(Subscription):
         else:
             slots[stream] = frame
             if len(slots) == 1:
-                self.ready()
-
-    def put_ended(self, stream: Stream) -> None:
-        self._ended.add(stream)
-        if stream not in self._slots:
-            self._slots[stream] = None
-            if len(self._slots) == 1:
                 self.ready()
 
     @property
@@ -339,18 +353,17 @@ class LatestSubscription(Subscription):
     def _next_of(self, stream: Stream) -> Frame | Ended:
         frame = self._slots.pop(stream)
         if frame is None:
-            self._ended.remove(stream)
+            del self._ended[stream]
             return Ended(stream)
         if stream in self._ended:
             self._slots[stream] = None
         return frame
 
-    def _drop_all(self) -> None:
-        for stream, frame in self._slots.items():
-            if frame is not None:
-                self._count_dropped(stream)
-        self._slots.clear()
-        self._ended.clear()
+    def _add_turn(self, stream: Stream) -> None:
+        self._slots.setdefault(stream, None)
+
+    def _remove_frames(self, stream: Stream) -> int:
+        return int(self._slots.pop(stream) is not None)
 
 
 class QueueSubscription(Subscription):
@@ -373,7 +386,6 @@ class QueueSubscription(Subscription):
         self._max_frames = max_frames
         self._max_bytes = max_bytes
         self._queues: dict[Stream, deque[Frame]] = {}
-        self._ended: set[Stream] = set()
         self._bytes_of: Counter[Stream] = Counter()
         self._bytes = 0
 
@@ -393,13 +405,6 @@ class QueueSubscription(Subscription):
         if was_empty:
             self.ready()
 
-    def put_ended(self, stream: Stream) -> None:
-        was_empty = not self._queues
-        self._ended.add(stream)
-        self._queues.setdefault(stream, deque())
-        if was_empty:
-            self.ready()
-
     @property
     def waiting(self) -> int:
         return self.published - self.taken - self.dropped
@@ -413,7 +418,7 @@ class QueueSubscription(Subscription):
     def _next_of(self, stream: Stream) -> Frame | Ended:
         queue = self._queues.pop(stream)
         if not queue:
-            self._ended.remove(stream)
+            del self._ended[stream]
             return Ended(stream)
         frame = queue.popleft()
         self._forget_bytes(stream, frame)
@@ -434,14 +439,12 @@ class QueueSubscription(Subscription):
         if not self._bytes_of[stream]:
             del self._bytes_of[stream]
 
-    def _drop_all(self) -> None:
-        for stream, queue in self._queues.items():
-            for _ in queue:
-                self._count_dropped(stream)
-        self._queues.clear()
-        self._ended.clear()
-        self._bytes_of.clear()
-        self._bytes = 0
+    def _add_turn(self, stream: Stream) -> None:
+        self._queues.setdefault(stream, deque())
+
+    def _remove_frames(self, stream: Stream) -> int:
+        self._bytes -= self._bytes_of.pop(stream, 0)
+        return len(self._queues.pop(stream))
 
 
 class Totals(NamedTuple):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from frames import Frame, Limits
-from hub import ENDED_LISTED_MAX, Ended, FrameHub, Policy, Refusal, Result, Stream, Subscription
+from hub import ENDED_LISTED_MAX, ENDED_WAITING_MAX, Ended, FrameHub, Policy, Refusal, Result, Stream, Subscription
 from pictures import padded, picture
 
 JPEG = picture(".jpg", 8, 8)
@@ -109,6 +109,19 @@ def test_frames_are_numbered_from_one_and_keep_what_they_came_with(hub: FrameHub
     assert (first.info.width, first.info.height, first.info.media_type) == (8, 8, "image/jpeg")
     assert stream.latest is second
     assert (stream.frames, stream.bytes) == (2, 2 * SIZE)
+
+
+@BOTH
+def test_a_consumer_that_takes_nothing_any_more_does_not_keep_everybody_who_ever_came(
+    hub: FrameHub, policy: Policy
+) -> None:
+    subscription = hub.subscribe("gone", policy=policy)
+    for number in range(ENDED_WAITING_MAX + 5):
+        stream = open_stream(hub, f"camera{number}")
+        offer(stream)
+        stream.end()
+    assert counts(subscription) == (ENDED_WAITING_MAX + 5, 0, 5, ENDED_WAITING_MAX)
+    assert taken(subscription)[0][0] == "camera5", "the oldest went"
 
 
 @pytest.mark.parametrize(

@@ -33,8 +33,8 @@ GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # section 1.3
 #: One receive reads at most so much beyond the frame under way. Larger ones were measured without gain.
 SCRATCH_BYTES: Final = 64 * 1024
 #: A payload's buffer begins with at most so much and doubles as bytes arrive: a length that is announced and never
-#: sent costs its sender more than it costs us.
-FIRST_BUFFER_BYTES: Final = 256 * 1024
+#: sent costs this, and not the length. Most cameras' frames fit into it.
+FIRST_BUFFER_BYTES: Final = 64 * 1024
 #: What waits for a client that reads slower than we send. Beyond that the connection ends: an ack is 60 bytes, so
 #: this is far more than any working client leaves lying, and 1,000 stalled ones still fit into memory.
 MAX_OUTGOING_BYTES: Final = 16 * 1024 * 1024
