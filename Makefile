@@ -42,6 +42,8 @@ clean:  ## remove everything that the other verbs made
 # The marks are younger than the lists of what is installed, or it is installed again.
 $(VENV)/.installed: requirements.txt
 	@scripts/venv "$(PYTHON)" $(VENV) requirements.txt
+	@$(BIN)/python -c 'import cv2' || echo 'OpenCV cannot be loaded, and without it there are neither windows nor' \
+		'simulated cameras. On Debian: apt-get install libgl1 libglib2.0-0' >&2
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt

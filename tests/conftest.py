@@ -13,7 +13,9 @@ settings.load_profile("shared-cores")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if peers.missing:
+    skipped = terminalreporter.stats.get("skipped", [])
+    lines = list(peers.missed(report.longrepr[2] for report in skipped))
+    if lines:
         terminalreporter.section("not run on this machine")
-        for name, count in sorted(peers.missing.items()):
-            terminalreporter.line(f"{name}: {count} skipped; it needs: {peers.PEERS[name].remedy}")
+        for line in lines:
+            terminalreporter.line(line)

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -21,9 +21,6 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 
 #: Where `make peers` puts the clients.
 FOLDER: Final = ROOT / ".peers"
-
-#: Tests that could not run, by the peer that they miss.
-missing: Final[Counter[str]] = Counter()
 
 
 class Peer(NamedTuple):
@@ -83,10 +80,20 @@ PEERS: Final = {
 def need(*names: str) -> None:
     """Run on only where these peers are there. May be called in a test, in a fixture or at the top of a module."""
     for name in names:
-        peer = PEERS[name]
-        if not peer.present():
-            missing[name] += 1
-            what = f"{name} is not installed: {peer.remedy}"
+        if not PEERS[name].present():
             if os.environ.get("CI"):
-                pytest.fail(what, pytrace=False)
-            pytest.skip(what, allow_module_level=True)
+                pytest.fail(_complaint(name), pytrace=False)
+            pytest.skip(_complaint(name), allow_module_level=True)
+
+
+def missed(reasons: Iterable[str]) -> Iterator[str]:
+    """What the user can do to have everything tested, a line for each peer that tests were skipped for."""
+    counts = Counter(reasons)
+    for name in PEERS:
+        count = counts[f"Skipped: {_complaint(name)}"]
+        if count:
+            yield f"{count} skipped: {_complaint(name)}"
+
+
+def _complaint(name: str) -> str:
+    return f"{name} is not installed; it takes {PEERS[name].remedy}"

@@ -1,5 +1,4 @@
-"""The real server, with a consumer that says on standard output what has come; run as a program by
-test_real_clients.py.
+"""The real server, with a consumer that says what has come; test_cameras.py runs it.
 
     ← {"url": …}                                        it serves
     ← {"stream": name, "seq": n, "sha256": digest}      a frame

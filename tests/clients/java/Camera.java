@@ -2,27 +2,22 @@ import io.socket.client.Ack;
 import io.socket.client.IO;
 import io.socket.client.Manager;
 import io.socket.client.Socket;
-import io.socket.emitter.Emitter;
 import io.socket.engineio.client.Transport;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.List;
 import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.LinkedBlockingQueue;
-import java.util.concurrent.TimeUnit;
 import java.util.stream.Collectors;
 import java.util.stream.Stream;
 import org.json.JSONArray;
 import org.json.JSONObject;
 
-/** The camera of tests/clients/test_real_clients.py, on the Java client 1 or 2: what is used of them is the same. */
-public class Client {
+/** The camera of tests/clients/test_cameras.py, on the Java client 1 or 2: what is used of them is the same. */
+public class Camera extends Play {
     private static final int BURST = 20;
     private static final int IMAGES_AFTER_RETURN = 10;
-    /** Longer than anything takes that goes well. */
-    private static final int DEADLINE_SEC = 30;
 
     private final String url;
     private final String transport;
@@ -30,7 +25,7 @@ public class Client {
     private final String user;
     private final String password;
 
-    Client(String[] args) {
+    Camera(String[] args) {
         url = args[0];
         transport = args[1];
         folder = args[2];
@@ -38,71 +33,14 @@ public class Client {
         password = args[4];
     }
 
-    public static void main(String[] args) throws Exception {
-        Thread.setDefaultUncaughtExceptionHandler((thread, error) -> {
-            error.printStackTrace();
-            System.exit(1);
-        });
-        Client client = new Client(args);
-        Thread refused = new Thread(() -> run(client::beRefused));
-        refused.start();
-        client.stream(refused);
-        say(event("done"));
-        // The HTTP library keeps idle threads alive for a minute.
-        System.exit(0);
-    }
-
-    private interface Play {
-        void run() throws Exception;
-    }
-
-    private static void run(Play play) {
-        try {
-            play.run();
-        } catch (Exception error) {
-            throw new RuntimeException(error);
-        }
-    }
-
-    private static JSONObject event(String name) throws Exception {
-        return new JSONObject().put("event", name);
-    }
-
-    private static synchronized void say(JSONObject what) {
-        System.out.println(what);
-    }
-
-    private static JSONArray list(Object[] args) {
-        return new JSONArray(Arrays.asList(args));
-    }
-
-    private static <T> T take(BlockingQueue<T> queue) throws Exception {
-        T item = queue.poll(DEADLINE_SEC, TimeUnit.SECONDS);
-        if (item == null) {
-            throw new IllegalStateException("nothing came within " + DEADLINE_SEC + " s");
-        }
-        return item;
-    }
-
-    /** Everything that comes under an event's name, in order. */
-    private static BlockingQueue<Object[]> hear(Emitter emitter, String event) {
-        BlockingQueue<Object[]> heard = new LinkedBlockingQueue<>();
-        emitter.on(event, heard::add);
-        return heard;
-    }
-
-    private Socket open(IO.Options options) throws Exception {
-        options.forceNew = true;
-        options.transports = transport.equals("upgrade")
-                ? new String[] {"polling", "websocket"}
-                : new String[] {transport};
-        return IO.socket(url, options);
+    public static void main(String[] args) {
+        perform(new Camera(args)::stream);
     }
 
     private void beRefused() throws Exception {
-        IO.Options options = new IO.Options();
+        IO.Options options = options(transport);
         options.reconnection = false;
-        Socket socket = open(options);
+        Socket socket = IO.socket(url, options);
         BlockingQueue<Object[]> gone = hear(socket, Socket.EVENT_DISCONNECT);
         JSONArray callbacks = new JSONArray();
         long[] refusedAt = new long[1];
@@ -118,24 +56,24 @@ public class Client {
                 .put("disconnected_after_sec", (System.nanoTime() - refusedAt[0]) / 1e9));
     }
 
-    private void stream(Thread refused) throws Exception {
+    private void stream() throws Exception {
+        Thread refused = meanwhile(this::beRefused);
         List<byte[]> images = readImages();
-        IO.Options options = new IO.Options();
+        IO.Options options = options(transport);
         options.reconnectionAttempts = 10;
         options.reconnectionDelay = 200;
         options.randomizationFactor = 0;
-        Socket socket = open(options);
+        Socket socket = IO.socket(url, options);
         BlockingQueue<Object[]> connected = hear(socket, Socket.EVENT_CONNECT);
         BlockingQueue<Object[]> disconnected = hear(socket, Socket.EVENT_DISCONNECT);
         BlockingQueue<Object[]> answered = hear(socket, "onAuthentication");
         BlockingQueue<Object[]> transports = hear(socket.io(), Manager.EVENT_TRANSPORT);
-        socket.on("serverError", args -> run(
-                () -> say(event("serverError").put("code", args[0]).put("message", args[1]))));
-        socket.on("setRate", args -> run(() -> say(event("setRate").put("hz", args[0]))));
+        BlockingQueue<Object[]> errors = hear(socket, "serverError");
 
         socket.connect();
         take(connected);
         say(event("before login").put("answer", send(socket, images.subList(0, 1), true).get(0)));
+        say(event("serverError").put("code", take(errors)[0]));
         JSONArray callbacks = new JSONArray();
         logIn(socket, answered, callbacks);
         say(event("login").put("callbacks", callbacks));

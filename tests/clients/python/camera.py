@@ -1,6 +1,5 @@
-"""The camera of tests/clients/test_real_clients.py, on python-socketio 4 or 5: their client's interface is the same."""
+"""The camera of tests/clients/test_cameras.py, on python-socketio 4 or 5: their client's interface is the same."""
 
-import json
 import queue
 import sys
 import threading
@@ -8,19 +7,10 @@ import time
 from pathlib import Path
 
 import socketio
+from play import DEADLINE_SEC, TRANSPORTS, say
 
-TRANSPORTS = {"polling": ["polling"], "websocket": ["websocket"], "upgrade": ["polling", "websocket"]}
 BURST = 20
 IMAGES_AFTER_RETURN = 10
-#: Longer than anything takes that goes well.
-DEADLINE_SEC = 30
-
-_printing = threading.Lock()
-
-
-def say(event, **what):
-    with _printing:
-        print(json.dumps({"event": event, **what}), flush=True)
 
 
 def be_refused(url, transport, user, password):
@@ -43,10 +33,12 @@ def be_refused(url, transport, user, password):
     client.disconnect()
 
 
-def stream(url, transport, folder, user, password, refused):
+def stream(url, transport, folder, user, password):
+    refused = threading.Thread(target=be_refused, args=(url, transport, user, password))
+    refused.start()
     images = [path.read_bytes() for path in sorted(Path(folder).iterdir())]
     client = socketio.Client(reconnection_attempts=10, reconnection_delay=0.2, randomization_factor=0)
-    connected, dropped, answered = queue.Queue(), threading.Event(), queue.Queue()
+    connected, answered, errors, dropped = queue.Queue(), queue.Queue(), queue.Queue(), threading.Event()
     callbacks = []
 
     @client.on("onAuthentication")
@@ -56,8 +48,7 @@ def stream(url, transport, folder, user, password, refused):
 
     client.on("connect", lambda: connected.put(None))
     client.on("disconnect", lambda *_: dropped.set())
-    client.on("serverError", lambda code, message: say("serverError", code=code, message=message))
-    client.on("setRate", lambda hz: say("setRate", hz=hz))
+    client.on("serverError", lambda code, message: errors.put(code))
 
     def send_in_turn(images):
         return [client.call("receiveImage", image, timeout=DEADLINE_SEC) for image in images]
@@ -70,6 +61,7 @@ def stream(url, transport, folder, user, password, refused):
     client.connect(url, transports=TRANSPORTS[transport])
     connected.get(timeout=DEADLINE_SEC)
     say("before login", answer=send_in_turn(images[:1])[0])
+    say("serverError", code=errors.get(timeout=DEADLINE_SEC))
     log_in("login")
     say("streamed", answers=send_in_turn(images), transport=client.transport())
 
@@ -88,15 +80,8 @@ def stream(url, transport, folder, user, password, refused):
     client.disconnect()
     # The goodbye is sent by threads of the client.
     client.wait()
-
-
-def main():
-    url, transport, folder, user, password = sys.argv[1:]
-    refused = threading.Thread(target=be_refused, args=(url, transport, user, password))
-    refused.start()
-    stream(url, transport, folder, user, password, refused)
     say("done")
 
 
 if __name__ == "__main__":
-    main()
+    stream(*sys.argv[1:])

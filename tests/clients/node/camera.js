@@ -1,26 +1,18 @@
-// The camera of tests/clients/test_real_clients.py, on any generation of npm's socket.io-client.
+// The camera of tests/clients/test_cameras.py, on any generation of npm's socket.io-client.
 "use strict";
 
 const fs = require("fs");
 const path = require("path");
+const { TRANSPORTS, say, next, play } = require("./play");
 
 const [library, url, transport, folder, user, password] = process.argv.slice(2);
 const io = require(library);
 
-const TRANSPORTS = { polling: ["polling"], websocket: ["websocket"], upgrade: ["polling", "websocket"] };
 const BURST = 20;
 const IMAGES_AFTER_RETURN = 10;
 
-function say(event, what) {
-  console.log(JSON.stringify(Object.assign({ event }, what)));
-}
-
 function open(options) {
   return io(url, Object.assign({ transports: TRANSPORTS[transport], forceNew: true }, options));
-}
-
-function next(socket, event) {
-  return new Promise((resolve) => socket.once(event, (...args) => resolve(args)));
 }
 
 function send(socket, image) {
@@ -48,16 +40,17 @@ async function beRefused() {
   say("wrong login", { callbacks, disconnected_after_sec: (Date.now() - refused_at) / 1000 });
 }
 
-async function stream(refused) {
+async function stream() {
+  const refused = beRefused();
   const images = fs.readdirSync(folder).sort().map((name) => fs.readFileSync(path.join(folder, name)));
   const socket = open({ reconnectionAttempts: 10, reconnectionDelay: 200, randomizationFactor: 0 });
   const callbacks = [];
   socket.on("onAuthentication", (...args) => callbacks.push(args));
-  socket.on("serverError", (code, message) => say("serverError", { code, message }));
-  socket.on("setRate", (hz) => say("setRate", { hz }));
 
   await next(socket, "connect");
+  const error = next(socket, "serverError");
   say("before login", { answer: await send(socket, images[0]) });
+  say("serverError", { code: (await error)[0] });
   let answered = next(socket, "onAuthentication");
   socket.emit("authenticate", user, password, "onAuthentication");
   await answered;
@@ -82,11 +75,4 @@ async function stream(refused) {
   socket.disconnect();
 }
 
-// Whoever has nothing left to do ends by itself; a connection that stays behind would keep the process alive.
-stream(beRefused()).then(
-  () => say("done"),
-  (error) => {
-    console.error(error);
-    process.exit(1);
-  },
-);
+play(stream);
