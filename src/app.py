@@ -36,7 +36,8 @@ logger = logging.getLogger(__name__)
 STOP_SEC: Final = 1.0
 #: How soon a signal is noticed.
 STOP_STEP_SEC: Final = 0.1
-#: A message is larger than its image: in a poll it is base64, and a frame a little too large is refused by name.
+#: A message is larger than its image: in a poll it is base64, broken into lines (7/5), and a frame a little too large
+#: is refused by name.
 MESSAGE_OVERHEAD_BYTES: Final = 64 * 1024
 
 
@@ -53,7 +54,7 @@ class App:
             self.hub, self.authenticator, self.sessions, LocalStreamNames(), settings.limits, settings.rate
         )
         self.engine = Server(
-            max_http_buffer_size=settings.max_frame_bytes * 4 // 3 + MESSAGE_OVERHEAD_BYTES,
+            max_http_buffer_size=settings.max_frame_bytes * 7 // 5 + MESSAGE_OVERHEAD_BYTES,
             cors_allowed_origins=same_host(settings.origins),
         )
         self.gateway = SocketioGateway(self.engine, self.door)

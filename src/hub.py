@@ -5,8 +5,8 @@ Rule 2. The hub knows neither gateways nor consumers: a gateway gives a `Sender`
         `ready`.
 Rule 3. A subscription is the buffer. It is bounded, it says what it drops when it is full, and it counts:
         published = taken + dropped + waiting, at any moment.
-Rule 4. `Ended(stream)` comes after the stream's last frame, to everybody who subscribed to it, and is not dropped, unless
-        a consumer takes nothing any more: of `ENDED_WAITING_MAX` ends the oldest goes, and its frames with it, counted.
+Rule 4. `Ended(stream)` comes after the stream's last frame, to everybody who subscribed to it, and is not dropped,
+        unless a consumer takes nothing any more: beyond `ENDED_WAITING_MAX` ends the oldest goes with its frames.
 """
 
 import itertools
@@ -23,8 +23,8 @@ from rate import RateMeter, TokenBucket
 ENDED_LISTED_SEC: Final = 600.0
 #: At most so many of them: a client that logs in and out all day must not fill the memory with its past.
 ENDED_LISTED_MAX: Final = 1_000
-#: So many ended streams may wait in a subscription. A consumer that takes anything is never that far behind; one that is
-#: being restarted for days must not keep the last frame of everybody who ever came.
+#: So many ended streams may wait in a subscription. A consumer that takes anything is never that far behind; one that
+#: is being restarted for days must not keep the last frame of everybody who ever came.
 ENDED_WAITING_MAX: Final = 1_000
 
 

@@ -265,7 +265,7 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
         """End one session, or all of them because the server stops."""
         if sid is None:
             for session in list(self.sockets.values()):
-                session.close(self.reason.SERVER_DISCONNECT, going_away=True)
+                session.drop()
         elif (one := self.sockets.get(sid)) is not None:
             one.close(self.reason.SERVER_DISCONNECT)
 

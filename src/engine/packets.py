@@ -46,7 +46,8 @@ def decode_text(text: str, protocol: int) -> Packet:
                 raise ProtocolError(f"a binary packet of type {text[1:2]!r}, expected a message (4)")
             encoded = text[2:]
         try:
-            return Packet(MESSAGE, base64.b64decode(encoded, validate=True))
+            # The Java client 2.1 breaks its lines every 76 characters.
+            return Packet(MESSAGE, base64.b64decode(encoded.replace("\n", ""), validate=True))
         except (binascii.Error, ValueError) as error:
             raise ProtocolError("a binary packet that is not base64") from error
     if not kind or kind not in "0123456":

@@ -114,7 +114,7 @@ class Server(socketio.Server):  # type: ignore[misc]
         """End a client's session so that it comes back by itself; `disconnect` tells it to stay away."""
         session = self._session_of(sid)
         if session is not None:
-            session.close(self.reason.SERVER_DISCONNECT)
+            session.drop()
 
     def protocol(self, sid: str) -> int | None:
         """The Engine.IO protocol that a client speaks, 3 or 4; None when it has gone."""

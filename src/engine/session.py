@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from engine import packets
 from engine.packets import Packet, ProtocolError
-from engine.websocket import GOING_AWAY, MAX_OUTGOING_BYTES, MAX_OUTGOING_MESSAGES, NORMAL, WebSocket
+from engine.websocket import MAX_OUTGOING_BYTES, MAX_OUTGOING_MESSAGES, WebSocket
 from green import Signal, call_later, sleep, spawn
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 #: A client that has begun an upgrade finishes it within this time, or goes on polling.
 UPGRADE_SEC: Final = 10.0
+#: An answer to a poll holds at most so many packets, as python-engineio's clients take no more; the next poll gets the
+#: rest.
+MAX_PACKETS_A_POLL: Final = 16
 #: While an upgrade is under way, a waiting poll is answered (with NOOP), so that the client can give up polling.
 PROBE_STEP_SEC: Final = 0.02
 #: A polling client that said nothing for this long, and does not come when it is called, is dead.
@@ -70,6 +73,7 @@ class Session:
         self._overflowed = False
         self._polling = False
         self._posting = False
+        self._dropped = False
         self.cancel_join_deadline: Callable[[], None] = _nothing_to_cancel
         self._cancel_timer: Callable[[], None] = _nothing_to_cancel
 
@@ -111,7 +115,7 @@ class Session:
         The client is heard when it comes: that its poll was answered does not show that anybody got the answer.
 
         Raises:
-            ProtocolError: another poll is waiting already; both end, and the session with them.
+            ProtocolError: another poll is waiting already, and the session ends; or the session was dropped.
         """
         if self._polling:
             self.fail("two polls at once")
@@ -125,12 +129,15 @@ class Session:
                     break
         finally:
             self._polling = False
-        sent = list(self._outbox)
-        self._outbox.clear()
-        self._outbox_bytes = 0
-        if self.closed and self.end_reason != self.server.reason.CLIENT_DISCONNECT:
-            return [*sent, Packet(packets.CLOSE)]
-        return sent or [Packet(packets.NOOP)]
+        sent = [self._outbox.popleft() for _ in range(min(len(self._outbox), MAX_PACKETS_A_POLL))]
+        self._outbox_bytes -= sum(len(packet.data) for packet in sent)
+        if not self.closed or self.end_reason == self.server.reason.CLIENT_DISCONNECT:
+            return sent or [Packet(packets.NOOP)]
+        if not self._dropped:
+            sent.append(Packet(packets.CLOSE))
+        elif not sent:
+            raise ProtocolError("the session was dropped")
+        return sent
 
     def encode_payload(self, sent: list[Packet]) -> tuple[str, bytes]:
         """The content type and body of the answer to a poll."""
@@ -271,12 +278,17 @@ class Session:
             self.server.count_protocol_error(self.sid, why)
             self.close(self.server.reason.TRANSPORT_ERROR)
 
-    def close(self, reason: str, going_away: bool = False) -> None:
-        """End the session; the application's `disconnect` handler runs. Harmless when it has ended.
+    def drop(self) -> None:
+        """End the session as a network that fails does it, so that the client comes back by itself.
 
-        Args:
-            going_away: the server stops; the client is told so.
+        Told of the end, some do not: the Java clients take a close frame for the start of a handshake that they never
+        finish, the Python clients a CLOSE packet for a reason to stay away.
         """
+        self._dropped = True
+        self.close(self.server.reason.SERVER_DISCONNECT)
+
+    def close(self, reason: str) -> None:
+        """End the session; the application's `disconnect` handler runs. Harmless when it has ended."""
         if self.closed:
             return
         self.closed = True
@@ -285,11 +297,9 @@ class Session:
         self.cancel_join_deadline()
         self._outbox_filled.set()
         if self._websocket is not None:
-            if self.protocol == 4:
-                self._websocket.close(GOING_AWAY if going_away else NORMAL)
-            else:
-                # No close frame: the Java client 1.0.0 takes it for the start of a handshake that it never finishes,
-                # and would notice the end of the connection only by its own ping timeout.
+            if self.protocol == 4 and not self._dropped:
+                self._websocket.close()
+            else:  # protocol 3 has no use for close frames, see `drop`
                 self._websocket.abort()
         self.server.session_ended(self, reason)
 

@@ -231,3 +231,9 @@ def test_a_long_image_in_base64_is_taken() -> None:
     image = bytes(range(256)) * 4000
     body = b"b" + base64.b64encode(image)
     assert packets.decode_payload(body, TEXT_TYPE, 4) == [Packet(MESSAGE, image)]
+
+
+@pytest.mark.parametrize("protocol", [3, 4])
+def test_base64_may_be_broken_into_lines_as_the_java_client_does_it(protocol: int) -> None:
+    text = ("b" if protocol == 4 else "b4") + "AAEC\nAwQF\n"
+    assert packets.decode_text(text, protocol) == Packet(packets.MESSAGE, bytes(range(6)))

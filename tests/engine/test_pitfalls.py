@@ -45,8 +45,8 @@ def test_pitfall_2_more_than_16_packets_in_one_post_are_all_handled(server: Engi
         packets = [event, image] * 50
         body = "\x1e".join(packets) if protocol == 4 else "".join(f"{len(packet)}:{packet}" for packet in packets)
         assert poller.post(body).text == "ok"
-        answer = poller.get().body
-        assert answer.count(b'451-["echo",{"_placeholder":true,"num":0}]') == 50
+        answers = [poller.get().body for _ in range(7)]  # 16 packets each: python-engineio's clients take no more
+        assert b"".join(answers).count(b'451-["echo",{"_placeholder":true,"num":0}]') == 50
 
 
 def test_pitfall_3_a_bad_post_is_answered_at_once_also_when_nobody_fetches_what_is_queued(
