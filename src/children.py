@@ -341,15 +341,16 @@ class Child(Generic[T]):
         if ring is None or self.state != "running":
             return
         try:
-            ring.flush()
+            if not ring.flush():
+                return  # it has not read what it was told before; the next look tries again
             now = time.monotonic()
-            while ring.may_put and (item := self._source.take(now)) is not None:
+            while ring.free and (item := self._source.take(now)) is not None:
                 self._put(ring, item)
             ring.flush()
         except EOFError:
             self._give_up("")
             return
-        if ring.may_put and (due_sec := self._source.due_in(now)) is not None:
+        if ring.free and (due_sec := self._source.due_in(now)) is not None:
             self._cancel_feed = green.call_later(max(due_sec, self._gather_sec), self._feed_now)
 
     def _put(self, ring: Ring, item: T) -> None:

@@ -175,11 +175,6 @@ class Ring:
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    @property
-    def may_put(self) -> bool:
-        """Whether a slot is free, and everything said before has been sent."""
-        return bool(self.free) and not self._outbox
-
     def put(self, header: bytes, body: Buffer) -> int:
         """Write a payload into a free slot; `flush` sends word of it.
 
@@ -207,8 +202,8 @@ class Ring:
         self._outbox += _MESSAGE.pack(CONTROL, len(control), self._sequence) + control
         return self._sequence
 
-    def flush(self) -> None:
-        """Send what was put and told, as much of it as the socket takes now.
+    def flush(self) -> bool:
+        """Send what was put and told, as much of it as the socket takes now; returns whether that was all.
 
         Raises:
             EOFError: the child has gone.
@@ -217,10 +212,11 @@ class Ring:
             try:
                 sent = self._socket.send(self._outbox)
             except BlockingIOError:
-                return
+                return False
             except OSError:
                 raise EOFError from None
             del self._outbox[:sent]
+        return True
 
     def collect(self) -> list[Answer]:
         """Take back the slots that the child has returned, and what it answered; does not wait for more.

@@ -83,12 +83,10 @@ class ServerWithChild:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             report = json.loads(line)
-            if "answer" in report:
-                self.answers.append(report["answer"])
-                continue
             if report["published"] != report["sent"] + report["lost"] + report["dropped"] + report["waiting"]:
                 self._broken_sum = report
             self.worst_lag_ms = max(self.worst_lag_ms, report["lag_ms"])
+            self.answers += report.pop("answers")
             self.seen = report
 
     def _read_log(self) -> None:
@@ -146,19 +144,13 @@ def serve(behaviour: str, options: dict[str, Any]) -> int:
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
-    def report(what: dict[str, Any]) -> None:
-        # A write that the reader is slow to take must not look like a lag of the loop.
-        os.write(1, (json.dumps(what) + "\n").encode())
-
     def encode(item: Frame | Ended) -> Payload | bytes:
         if isinstance(item, Ended):
             return json.dumps({"ended": item.stream.name}).encode()
         header = FrameHeader(item.stream.id, item.seq, item.received_at, *item.info[1:], item.stream.name)
         return Payload(header.pack(), item.image)
 
-    def answered(data: bytes) -> None:
-        report({"answer": json.loads(data)})
-
+    answers: list[Any] = []
     stopping = green.Once()
     signal.signal(signal.SIGINT, lambda *_: setattr(stopping, "_happened", True))
     hub, children = FrameHub(), Children()
@@ -168,7 +160,7 @@ def serve(behaviour: str, options: dict[str, Any]) -> int:
         display = Display(hub, children, Limits(), **options)
         child, begin = display.child, display.start
     else:
-        options = {"slot_bytes": 1 << 20, "on_answer": answered, **options}
+        options = {"slot_bytes": 1 << 20, "on_answer": lambda data: answers.append(json.loads(data)), **options}
         greeting = [json.dumps(message).encode() for message in options.pop("greeting", [])]
         subscription = hub.subscribe("test", policy=Policy(options.pop("policy", "latest")), max_frames=50)
         worker = [str(TESTS / "child_worker.py"), behaviour]
@@ -199,16 +191,12 @@ def serve(behaviour: str, options: dict[str, Any]) -> int:
         elif "stop" in command:
             stopping.set()
 
-    rest = b""
-
     def read_commands() -> None:
-        nonlocal rest
-        data = os.read(0, 1 << 20)
-        if not data:
-            end_reading()
-        *lines, rest = (rest + data).split(b"\n")
-        for line in lines:
-            obey(json.loads(line))
+        rest = b""
+        while data := os.read(0, 1 << 20):
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                obey(json.loads(line))
 
     lag_sec = 0.0
 
@@ -219,19 +207,21 @@ def serve(behaviour: str, options: dict[str, Any]) -> int:
             green.sleep(0.005)
             lag_sec = max(lag_sec, time.monotonic() - before - 0.005)
 
-    end_reading = green.on_readable(0, read_commands)
     try:
         begin()
     except (ChildFailed, NoScreen) as error:
         print(error, file=sys.stderr)
         return 2
+    green.spawn(read_commands)
     green.spawn(measure_lag)
     while not stopping.is_set():
         counts = {
             name: getattr(child, name) for name in ("published", "sent", "lost", "dropped", "waiting", "restarts")
         }
-        report({**counts, "pid": child.pid, "state": child.state, "lag_ms": lag_sec * 1000})
+        report = {**counts, "pid": child.pid, "state": child.state, "lag_ms": lag_sec * 1000, "answers": answers.copy()}
+        answers.clear()
         lag_sec = 0.0
+        os.write(1, (json.dumps(report) + "\n").encode())
         green.sleep(0.02)
     children.stop()
     return 0

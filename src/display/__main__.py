@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from display.screen import NoScreen, find_screen
+from display.screen import NoScreen, find_screen, prepare_qt
 from ring import BrokenRing, FrameHeader, Message, RingReader
 
 if TYPE_CHECKING:
@@ -28,8 +28,7 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     try:
         find_screen()
-        # Under Wayland, Qt says at length that it will use X11.
-        os.environ.setdefault("QT_QPA_PLATFORM", "xcb")
+        prepare_qt()
         from display.windows import Windows
     except NoScreen as error:
         reader.failed(str(error))
@@ -53,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _silence_libraries() -> None:
-    """Keep from the server's log what libjpeg, libpng and Qt say of every damaged picture; Python's own errors go there."""
+    """Keep out of the server's log what libjpeg and libpng say of every damaged picture; Python's own errors stay."""
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)

@@ -12,10 +12,11 @@ from ring import MAX_FRAME_HEADER_BYTES, FrameHeader
 
 #: A window is shown at most so many frames a second: an eye does not miss the others.
 MAX_HZ: Final = 30.0
-#: Frames go to the child together, at most as often as a screen is drawn: half the wake-ups, on both sides.
-GATHER_SEC: Final = 1 / 60
-#: What 16 streams bring between two turns of the child.
-SLOTS: Final = 8
+#: Frames go to the child together, for to wake it costs the server more than to hand it a frame. Nobody sees that in a
+#: window that is drawn at most `MAX_HZ` times a second.
+GATHER_SEC: Final = 1 / MAX_HZ
+#: What 16 streams at 30 Hz bring in that time.
+SLOTS: Final = 16
 
 __all__ = ["Display", "NoScreen"]
 

@@ -3,6 +3,7 @@
 OpenCV ends the whole process when it finds no screen, so the child asks first.
 """
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -48,6 +49,20 @@ def find_screen() -> Rect:
         return Rect(*area[:4]) if len(area) >= 4 else whole
     finally:
         x11.XCloseDisplay(display)
+
+
+def prepare_qt() -> None:
+    """Make OpenCV's Qt work with the machine's X libraries; to be called before OpenCV is imported.
+
+    OpenCV's wheel brings an old libX11-xcb along, which knows libX11's private structures as they once were. With a
+    newer libX11 (1.8) it does not take the events over for Qt, but writes beside the mark: some events are lost between
+    the two, and now and then a window stays black. The machine's own libX11-xcb fits its libX11, and Qt calls the one
+    that was loaded first, for all.
+    """
+    if sys.platform == "linux":
+        os.environ.setdefault("QT_QPA_PLATFORM", "xcb")  # under Wayland, Qt says at length that it will use X11
+        with contextlib.suppress(OSError):
+            ctypes.CDLL("libX11-xcb.so.1", ctypes.RTLD_GLOBAL)
 
 
 def _cardinals(x11: ctypes.CDLL, display: c_void_p, name: bytes) -> list[int]:
