@@ -154,7 +154,7 @@ def screen() -> Iterator[str]:
     reading, writing = os.pipe()
     try:
         process = subprocess.Popen(
-            ["Xvfb", "-displayfd", str(writing), "-screen", "0", "1280x800x24"],
+            ["Xvfb", "-displayfd", str(writing), "-screen", "0", "1280x800x24", "-noreset"],
             pass_fds=[writing],
             stderr=subprocess.DEVNULL,
         )

@@ -216,7 +216,7 @@ class Child(Generic[T]):
             return f"it can not be started: {error}"
         ring.close_child_end()
         self._process, self._ring = process, ring
-        self._stop_listening = green.on_readable(ring.fileno(), self._receive)
+        self._listen(ring)
         try:
             return self._watch(process, ring)
         finally:
@@ -300,6 +300,11 @@ class Child(Generic[T]):
         if self._cancel_feed is None:
             self._feed()
 
+    def _listen(self, ring: Ring) -> None:
+        """Be woken by what the child sends, until `_stop_listening`."""
+        self._stop_listening()
+        self._stop_listening = green.on_readable(ring.fileno(), self._receive)
+
     def _call_on_answer(self, on_answer: Callable[[bytes], object], data: bytes) -> None:
         try:
             on_answer(data)
@@ -333,7 +338,7 @@ class Child(Generic[T]):
 
     def _feed_now(self) -> None:
         self._cancel_feed = None
-        self._feed()
+        self._receive()
 
     def _feed(self) -> None:
         """Hand over what is due, as far as there are slots; where there are none, the next that comes back goes on."""
@@ -350,7 +355,15 @@ class Child(Generic[T]):
         except EOFError:
             self._give_up("")
             return
-        if ring.free and (due_sec := self._source.due_in(now)) is not None:
+        due_sec = self._source.due_in(now)
+        if self._gather_sec:
+            # What is handed over together may come back together: while there are slots to hand over, what the child
+            # sends is looked at before the next time, and wakes nobody.
+            if ring.free or due_sec is None:
+                self._stop_listening()
+            else:
+                self._listen(ring)
+        if ring.free and due_sec is not None:
             self._cancel_feed = green.call_later(max(due_sec, self._gather_sec), self._feed_now)
 
     def _put(self, ring: Ring, item: T) -> None:

@@ -64,6 +64,7 @@ PEERS: Final = {
     "xvfb": _programs("Xvfb", packages="xvfb"),
     "openbox": _programs("openbox", packages="openbox"),
     "xdotool": _programs("xdotool", packages="xdotool"),
+    "x11-utils": _programs("xwininfo", "xprop", packages="x11-utils"),
     "imagemagick": _programs("import", "convert", packages="imagemagick"),
     "opencv": Peer(_opencv_loads, "apt-get install libgl1 libglib2.0-0, or make peers"),
     "node": _programs("node", packages="nodejs"),

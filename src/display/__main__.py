@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from display.screen import NoScreen, find_screen, prepare_qt
+from display.screen import NoScreen, Screen, prepare_qt
 from ring import BrokenRing, FrameHeader, Message, RingReader
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     except BrokenRing:
         return 1
     try:
-        find_screen()
+        screen = Screen()
         prepare_qt()
         from display.windows import Windows
     except NoScreen as error:
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
         reader.answer(json.dumps({"closed": stream_id}).encode())
 
     _silence_libraries()
-    windows = Windows(find_screen, options.plain, closed)
+    windows = Windows(screen.area, options.plain, closed)
     try:
         reader.ready()
         while True:

@@ -7,7 +7,7 @@ import contextlib
 import ctypes
 import os
 import sys
-from ctypes import POINTER, byref, c_char_p, c_int, c_long, c_ulong, c_void_p
+from ctypes import POINTER, byref, c_char_p, c_int, c_long, c_uint, c_ulong, c_void_p
 from typing import Final
 
 from display.layout import Rect
@@ -19,36 +19,6 @@ _USUAL: Final = Rect(0, 0, 1280, 720)
 
 class NoScreen(Exception):
     """Windows can't be shown here; the message says why."""
-
-
-def find_screen() -> Rect:
-    """The part of the screen that panels and docks leave to windows.
-
-    Raises:
-        NoScreen: there is none, or it does not let us in.
-    """
-    if sys.platform == "darwin":
-        return _USUAL
-    if not os.environ.get("DISPLAY"):
-        if os.environ.get("WAYLAND_DISPLAY"):
-            raise NoScreen("no screen for windows: they need X11, and DISPLAY is not set (Xwayland sets it)")
-        raise NoScreen("no screen for windows: DISPLAY is not set")
-    try:
-        x11 = ctypes.CDLL("libX11.so.6")
-    except OSError as error:
-        raise NoScreen(f"no screen for windows: {error}") from None
-    x11.XOpenDisplay.restype = c_void_p
-    x11.XDefaultRootWindow.restype = c_ulong
-    x11.XInternAtom.restype = c_ulong
-    display = c_void_p(x11.XOpenDisplay(None))
-    if not display:
-        raise NoScreen(f"no screen for windows: the X server at DISPLAY={os.environ['DISPLAY']} can't be opened")
-    try:
-        whole = Rect(0, 0, x11.XDisplayWidth(display, 0), x11.XDisplayHeight(display, 0))
-        area = _cardinals(x11, display, b"_NET_WORKAREA")
-        return Rect(*area[:4]) if len(area) >= 4 else whole
-    finally:
-        x11.XCloseDisplay(display)
 
 
 def prepare_qt() -> None:
@@ -65,20 +35,60 @@ def prepare_qt() -> None:
             ctypes.CDLL("libX11-xcb.so.1", ctypes.RTLD_GLOBAL)
 
 
-def _cardinals(x11: ctypes.CDLL, display: c_void_p, name: bytes) -> list[int]:
-    """A property of the root window that is a list of numbers, as window managers leave them there (EWMH)."""
-    root = c_ulong(x11.XDefaultRootWindow(display))
-    atom = c_ulong(x11.XInternAtom(display, c_char_p(name), c_int(1)))
-    if not atom:
-        return []
-    kind, form, count, rest, data = c_ulong(), c_int(), c_ulong(), c_ulong(), POINTER(c_long)()
-    status = x11.XGetWindowProperty(
-        display, root, atom, c_long(0), c_long(4), c_int(0), c_ulong(_ANY_PROPERTY_TYPE),
-        byref(kind), byref(form), byref(count), byref(rest), byref(data),
-    )  # fmt: skip
-    if status != 0 or not data:
-        return []
-    try:
-        return [data[index] for index in range(count.value)] if form.value == 32 else []
-    finally:
-        x11.XFree(data)
+class Screen:
+    """The screen, held open: Xvfb begins anew when its last client leaves, which would be between us and Qt.
+
+    Raises:
+        NoScreen: there is none, or it does not let us in.
+    """
+
+    def __init__(self) -> None:
+        self._x11: ctypes.CDLL | None = None
+        if sys.platform == "darwin":
+            return
+        if not os.environ.get("DISPLAY"):
+            if os.environ.get("WAYLAND_DISPLAY"):
+                raise NoScreen("no screen for windows: they need X11, and DISPLAY is not set (Xwayland sets it)")
+            raise NoScreen("no screen for windows: DISPLAY is not set")
+        try:
+            self._x11 = ctypes.CDLL("libX11.so.6")
+        except OSError as error:
+            raise NoScreen(f"no screen for windows: {error}") from None
+        self._x11.XOpenDisplay.restype = c_void_p
+        self._x11.XDefaultRootWindow.restype = c_ulong
+        self._x11.XInternAtom.restype = c_ulong
+        self._display = c_void_p(self._x11.XOpenDisplay(None))
+        if not self._display:
+            raise NoScreen(f"no screen for windows: the X server at DISPLAY={os.environ['DISPLAY']} can't be opened")
+        self._root = c_ulong(self._x11.XDefaultRootWindow(self._display))
+
+    def area(self) -> Rect:
+        """The part of the screen that panels and docks leave to windows, as it is now."""
+        if self._x11 is None:
+            return _USUAL
+        work_area = self._root_numbers(self._x11, b"_NET_WORKAREA")  # EWMH: x, y, width, height of each desktop
+        if len(work_area) >= 4:
+            return Rect(*work_area[:4])
+        x, y, width, height, rest = c_int(), c_int(), c_uint(), c_uint(), c_ulong()
+        self._x11.XGetGeometry(
+            self._display, self._root, byref(rest), byref(x), byref(y), byref(width), byref(height), byref(rest),
+            byref(rest),
+        )  # fmt: skip
+        return Rect(0, 0, width.value, height.value)
+
+    def _root_numbers(self, x11: ctypes.CDLL, name: bytes) -> list[int]:
+        """A property of the root window that is a list of numbers; window managers leave them there."""
+        atom = c_ulong(x11.XInternAtom(self._display, c_char_p(name), c_int(1)))
+        if not atom:
+            return []
+        kind, form, count, rest, data = c_ulong(), c_int(), c_ulong(), c_ulong(), POINTER(c_long)()
+        status = x11.XGetWindowProperty(
+            self._display, self._root, atom, c_long(0), c_long(4), c_int(0), c_ulong(_ANY_PROPERTY_TYPE),
+            byref(kind), byref(form), byref(count), byref(rest), byref(data),
+        )  # fmt: skip
+        if status != 0 or not data:
+            return []
+        try:
+            return [data[index] for index in range(count.value)] if form.value == 32 else []
+        finally:
+            x11.XFree(data)

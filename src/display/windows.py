@@ -67,7 +67,10 @@ class Window:
 
     @property
     def closed_by_hand(self) -> bool:
-        return cv2.getWindowProperty(self._key, cv2.WND_PROP_VISIBLE) <= 0
+        try:
+            return cv2.getWindowProperty(self._key, cv2.WND_PROP_VISIBLE) <= 0
+        except cv2.error:
+            return True  # with the last window, OpenCV's Qt takes itself down, until the next is opened
 
     def close(self) -> None:
         if not self.closed_by_hand:
@@ -156,7 +159,11 @@ class Windows:
             return
         window = self._windows.get(header.stream_id)
         if window is None:
-            window = self._windows[header.stream_id] = Window(header, self._plain)
+            try:
+                window = Window(header, self._plain)
+            except cv2.error:
+                return  # the last window was closed by hand in this moment: the next frame opens this one
+            self._windows[header.stream_id] = window
             self._tile()
         elif window.closed_by_hand:
             self._forget(window)
