@@ -25,9 +25,7 @@ from websockets.speedups import apply_mask
 logger = logging.getLogger(__name__)
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
-NORMAL, GOING_AWAY, PROTOCOL_ERROR, NO_STATUS, INVALID_DATA, POLICY, TOO_BIG, INTERNAL = (
-    1000, 1001, 1002, 1005, 1007, 1008, 1009, 1011,
-)  # fmt: skip
+NORMAL, PROTOCOL_ERROR, NO_STATUS, INVALID_DATA, TOO_BIG = 1000, 1002, 1005, 1007, 1009
 
 GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # section 1.3
 #: One receive reads at most so much beyond the frame under way. Larger ones were measured without gain.
