@@ -29,7 +29,7 @@ UPGRADE_SEC: Final = 10.0
 #: An answer to a poll holds at most so many packets, as python-engineio's clients take no more; the next poll gets the
 #: rest.
 MAX_PACKETS_A_POLL: Final = 16
-#: While an upgrade is under way, a waiting poll is answered (with NOOP), so that the client can give up polling.
+#: How often it is looked whether a client that was asked for a sign of life has given one.
 PROBE_STEP_SEC: Final = 0.02
 #: A polling client that said nothing for this long, and does not come when it is called, is dead.
 POLLING_SILENCE_SEC: Final = 10.0
