@@ -70,10 +70,12 @@ class Connection:
     def seq(self) -> int:
         return self.stream.seq if self.stream is not None else self._seq_before_stream
 
-    def offer(self, image: Any, result_event: Any) -> Refusal | None:
+    def offer(self, image: Any = None, result_event: Any = None, *more: Any) -> Refusal | None:
         """Offer an image to the stream; whatever comes counts as a frame."""
         refusal: Refusal | None = None
-        if not isinstance(image, bytes):
+        if more:
+            refusal = Refusal("bad_arguments", f"{2 + len(more)} arguments, expected an image and maybe an event")
+        elif not isinstance(image, bytes):
             refusal = Refusal("bad_arguments", f"an image of type {type(image).__name__}, expected bytes")
         elif result_event is not None and not valid_event_name(result_event):
             refusal = Refusal(
@@ -246,13 +248,11 @@ class SocketioGateway:
             logger.info("%s gave no sign of life for %g s while its user logged in again", connection.sid, PROBE_SEC)
             self._server.drop(connection.sid)
 
-    def _receive_image(
-        self, sid: str, image: Any = None, result_event: Any = None, *more: Any
-    ) -> dict[str, Any] | None:
+    def _receive_image(self, sid: str, *arguments: Any) -> dict[str, Any] | None:
         connection = self._connections.get(sid)
         if connection is None:
             return None
-        refusal = connection.offer(image, result_event)
+        refusal = connection.offer(*arguments)
         answer: dict[str, Any] = {"accepted": refusal is None, "seq": connection.seq}
         if refusal is not None:
             answer["reason"] = refusal.code

@@ -46,6 +46,7 @@ CASES = {
     "half a picture": Case("truncated", picture()[:-500]),
     "a bomb": Case("too_many_pixels", _bomb(30_000, 30_000)),
     "no bytes": Case("bad_arguments", "text"),
+    "too many arguments": Case("bad_arguments", picture(), ("mine", "more")),
     "a list": Case("bad_arguments", [1, 2]),
     "a reserved result event": Case("bad_event_name", picture(), ("disconnect",)),
     "a result event that is no text": Case("bad_event_name", picture(), ({"a": 1},)),
