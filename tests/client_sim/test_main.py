@@ -46,11 +46,12 @@ def simulate(server, *options, password="pass1"):
 @pytest.mark.parametrize("protocol", [3, 4])
 def test_it_streams_over_every_way_in(server, capfd, protocol, transport):
     options = ("--protocol", str(protocol), "--transport", transport, "--rate", "20", "--clients", "2", "--json")
+    options += ("--duration", "2")  # time for 80 frames, so that a busy machine manages the few below
     status = simulate(server, *options)
     said, complaints = capfd.readouterr()
     figures = json.loads(said)
     assert (status, figures["well"], complaints) == (0, True, "")
-    assert figures["frames"] >= 2, "each sends, however busy the machine is"
+    assert figures["frames"] >= 12
     assert figures["transports"] == {"polling" if transport == "polling" else "websocket": 2}
     assert figures["logins"] == figures["connections"] == 2
     assert 0 < figures["ack_p50_ms"] <= figures["ack_p99_ms"]
