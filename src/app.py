@@ -89,7 +89,7 @@ class App:
             logger.warning("open to everybody: any name and password is let in (-a checks them)")
         if self.display is not None:
             self.display.start()
-        self._http = HttpServer(self.settings.ip, self.settings.port, self.wsgi, raise_file_limit())
+        self._http = HttpServer(self.settings.ip, self.settings.port, self.wsgi, self._max_connections())
         self._http.start()
         return self._http.url
 
@@ -100,6 +100,13 @@ class App:
         if self._http is not None:
             self._http.stop(STOP_SEC)
         children_end.wait()
+
+    def _max_connections(self) -> int:
+        possible = raise_file_limit()
+        wanted = self.settings.max_connections or possible
+        if wanted > possible:
+            logger.warning("--max-connections %d: the limit of open files allows %d", wanted, possible)
+        return min(wanted, possible)
 
     def _warn_of_demo_accounts(self) -> None:
         assert self.users is not None
@@ -126,6 +133,26 @@ class App:
             self.engine.eio.protocol_errors,
             {},
         )
+        if self._http is not None:
+            yield Reading("http_connections", "Connections open, of any kind.", self._http.connections, {})
+            yield Reading(
+                "bad_requests_total",
+                "HTTP requests not taken: ambiguous, too large or too slow.",
+                self._http.bad_requests,
+                {},
+            )
+            yield Reading(
+                "displaced_connections_total",
+                "Connections without a request that made room for new ones.",
+                self._http.displaced,
+                {},
+            )
+            yield Reading(
+                "turned_away_connections_total", "Connections that found no room.", self._http.turned_away, {}
+            )
+            yield Reading(
+                "request_errors_total", "HTTP requests that the server failed to serve.", self._http.errors, {}
+            )
         yield Reading(
             "handler_errors_total", "Events that the server failed to handle.", self.engine.handler_errors, {}
         )

@@ -1,16 +1,19 @@
-"""Serving HTTP: the listening socket, the requests' greenlets, and the end of it all."""
+"""Serving HTTP: the listening socket, who is let in, and the end of it all."""
 
+import errno
 import logging
 import resource
 import socket
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
 import eventlet
-import eventlet.wsgi
-from eventlet import greenio
+from eventlet import greenio, wsgi
 
 from green import sleep, spawn
+from http1.connection import Connection, ErrorLog
+from rate import OncePerSecond
 
 logger = logging.getLogger(__name__)
 
@@ -18,9 +21,11 @@ logger = logging.getLogger(__name__)
 BACKLOG: Final = 1_024
 #: Open files kept for everything that is not a connection: logs, libraries, rings, databases.
 RESERVED_FILES: Final = 200
-#: How long a client may take over each part of a request.
-REQUEST_SEC: Final = 10.0
-MAX_URL_BYTES: Final = 16 * 1024
+#: After so many connections accepted at once the others have their turn.
+ACCEPTS_PER_TURN: Final = 64
+#: How long nothing is accepted when the system has no file descriptors left.
+NO_FILES_SEC: Final = 0.1
+FULL: Final = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
 
 WsgiApp = Callable[..., Any]
 
@@ -40,9 +45,18 @@ def raise_file_limit() -> int:
 class HttpServer:
     """Listens on one address and runs a WSGI application.
 
+    When there are `max_connections`, a new one takes the place of that which has kept us waiting longest for a
+    request: half-open and idle ones go first, and those that are being served stay. Where all are being served, the
+    new one is told to come again.
+
     Args:
         port: 0 for a free one.
-        max_connections: connections served at once; further ones wait to be accepted.
+        max_connections: connections served at once.
+
+    Attributes:
+        bad_requests: requests that were not taken: they could be read in two ways, were too large or too slow.
+        displaced: connections that gave up their place.
+        turned_away: connections that found none.
 
     Raises:
         CannotListen: the address is taken, or not ours.
@@ -57,34 +71,117 @@ class HttpServer:
         except (OSError, OverflowError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise CannotListen(f"cannot listen on {ip} port {port}: {reason}") from None
-        self._application = application
-        self._pool = eventlet.GreenPool(max_connections)
+        self.bad_requests = 0
+        self.displaced = 0
+        self.turned_away = 0
+        self._max_connections = max_connections
+        self._connections: set[Any] = set()  # their sockets
+        self._waiting: dict[Any, None] = {}  # of these, those that have no request; the longest wait first
+        self._wsgi = wsgi.Server(self._socket, None, application, log_output=False, debug=False)
+        self._errors = self._wsgi.log = ErrorLog(logger)
+        self._said = OncePerSecond()
+        self._stopping = False
 
     @property
     def url(self) -> str:
         ip, port = self._socket.getsockname()[:2]
         return f"http://[{ip}]:{port}" if ":" in ip else f"http://{ip}:{port}"
 
+    @property
+    def connections(self) -> int:
+        return len(self._connections)
+
+    @property
+    def errors(self) -> int:
+        """Requests that the application failed to serve."""
+        return self._errors.errors
+
     def start(self) -> None:
-        spawn(self._serve)
+        spawn(self._accept_all)
 
     def stop(self, wait_sec: float) -> None:
-        """Accept nothing more, and give the connections this long to end."""
+        """Accept nothing more, and give the requests that are being served this long to end."""
+        self._stopping = True
         greenio.shutdown_safe(self._socket)
         self._socket.close()
+        for sock in list(self._waiting):
+            greenio.shutdown_safe(sock)
         step = 0.05
-        while wait_sec > 0 and self._pool.running():
+        while wait_sec > 0 and self._connections:
             sleep(step)
             wait_sec -= step
 
-    def _serve(self) -> None:
-        eventlet.wsgi.server(
-            self._socket,
-            self._application,
-            log=logging.getLogger("eventlet.wsgi"),
-            log_output=False,
-            debug=False,  # or a client would be sent the traceback
-            custom_pool=self._pool,
-            socket_timeout=REQUEST_SEC,
-            url_length_limit=MAX_URL_BYTES,
+    def _accept_all(self) -> None:
+        accepted = 0
+        while not self._stopping:
+            try:
+                sock, address = self._socket.accept()
+            except OSError as error:
+                if not self._stopping and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    self._say("cannot accept", f"no connection can be accepted: {error.strerror}")
+                    self._displace_one()
+                    sleep(NO_FILES_SEC)
+                continue  # this one has gone before it was accepted
+            if len(self._connections) >= self._max_connections and not self._displace_one():
+                self._turn_away(sock)
+            else:
+                self._connections.add(sock)
+                eventlet.spawn_n(self._serve, sock, address)
+            accepted += 1
+            if accepted % ACCEPTS_PER_TURN == 0:
+                sleep(0)
+
+    def _serve(self, sock: Any, address: tuple[Any, ...]) -> None:
+        def note_waiting(waiting: bool) -> None:
+            if waiting:
+                self._waiting[sock] = None
+            else:
+                self._waiting.pop(sock, None)
+
+        try:
+            Connection(sock, address, self._wsgi, self._count_bad_request, note_waiting).serve()
+        except OSError:
+            pass  # it had gone before it was looked at
+        except Exception:
+            logger.exception("a connection ended with an error")
+        finally:
+            self._connections.discard(sock)
+            greenio.shutdown_safe(sock)
+            sock.close()
+
+    def _displace_one(self) -> bool:
+        """End the connection that has kept us waiting longest; False when none does."""
+        sock = next(iter(self._waiting), None)
+        if sock is None:
+            return False
+        self.displaced += 1
+        self._say(
+            "displaced",
+            f"{self._max_connections} connections: {self.displaced} without a request made room for new ones",
         )
+        del self._waiting[sock]
+        self._connections.discard(sock)
+        greenio.shutdown_safe(sock)  # its greenlet sees the end, and closes it
+        return True
+
+    def _turn_away(self, sock: Any) -> None:
+        self.turned_away += 1
+        self._say(
+            "turned away",
+            f"{self._max_connections} connections (--max-connections) are in use, {self.turned_away} found no place",
+        )
+        sock.settimeout(0)
+        try:
+            sock.send(FULL)
+        except OSError:
+            pass
+        greenio.shutdown_safe(sock)
+        sock.close()
+
+    def _count_bad_request(self, why: str) -> None:
+        self.bad_requests += 1
+        self._say("bad request", f"a request was not taken: {why} ({self.bad_requests} since the start)")
+
+    def _say(self, cause: str, message: str) -> None:
+        if self._said.allows(cause, time.monotonic()):
+            logger.warning("%s", message)

@@ -76,6 +76,10 @@ OPTIONS: Final = (
         "decoding it costs 150 MB, which a window can bear", "N", (), _at_least(1, int),
     ),
     Option(
+        "max-connections", None, "connections served at once (default: the limit of open files, less 200)",
+        "each takes an open file, and the system says how many there are", "N", (), _at_least(1, int),
+    ),
+    Option(
         "origins", [], "an origin, as https://example.org, whose pages may connect; repeatable",
         "only pages of this server may", "ORIGIN", (), str, True,
     ),
@@ -94,6 +98,7 @@ class Settings(NamedTuple):
     users: str | None = None
     max_frame_bytes: int = 8 << 20
     max_pixels: int = 50_000_000
+    max_connections: int | None = None
     origins: tuple[str, ...] = ()
 
     @property
