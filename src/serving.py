@@ -11,7 +11,8 @@ from typing import Any, Final
 import eventlet
 from eventlet import greenio, wsgi
 
-from green import sleep, spawn
+import memory
+from green import call_later, offload, sleep, spawn
 from http1.connection import Connection, ErrorLog
 from rate import OncePerSecond
 
@@ -25,6 +26,10 @@ RESERVED_FILES: Final = 200
 ACCEPTS_PER_TURN: Final = 64
 #: How long nothing is accepted when the system has no file descriptors left.
 NO_FILES_SEC: Final = 0.1
+#: When so many more have gone than came, the memory that they had is given back to the system, a little later, as they
+#: go together.
+CROWD: Final = 256
+GIVE_BACK_SEC: Final = 0.5
 FULL: Final = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
 
 WsgiApp = Callable[..., Any]
@@ -76,6 +81,7 @@ class HttpServer:
         self.turned_away = 0
         self._max_connections = max_connections
         self._connections: set[Any] = set()  # their sockets
+        self._most_connections = 0  # since memory was given back
         self._waiting: dict[Any, None] = {}  # of these, those that have no request; the longest wait first
         self._wsgi = wsgi.Server(self._socket, None, application, log_output=False, debug=False)
         self._errors = self._wsgi.log = ErrorLog(logger)
@@ -126,6 +132,7 @@ class HttpServer:
                 self._turn_away(sock)
             else:
                 self._connections.add(sock)
+                self._most_connections = max(self._most_connections, len(self._connections))
                 eventlet.spawn_n(self._serve, sock, address)
             accepted += 1
             if accepted % ACCEPTS_PER_TURN == 0:
@@ -148,6 +155,12 @@ class HttpServer:
             self._connections.discard(sock)
             greenio.shutdown_safe(sock)
             sock.close()
+            self._give_back_after_a_crowd()
+
+    def _give_back_after_a_crowd(self) -> None:
+        if self._most_connections - len(self._connections) >= CROWD:
+            self._most_connections = len(self._connections)
+            call_later(GIVE_BACK_SEC, lambda: spawn(offload, "disk", memory.give_back))
 
     def _displace_one(self) -> bool:
         """End the connection that has kept us waiting longest; False when none does."""

@@ -99,6 +99,7 @@ class Wire:
                 self._wait_until(_slowest(began, len(data) - len(rest)))
                 rest = rest[self.socket.send(rest) :]
         except OSError as error:  # a TimeoutError is one
+            _forget_frames(error)
             raise Gone from error
 
     def linger(self) -> None:
@@ -128,8 +129,9 @@ class Wire:
         self._wait_until(deadline)
         try:
             data = self.socket.recv(size)
-        except TimeoutError:
-            raise
+        except TimeoutError as error:
+            _forget_frames(error)
+            raise TimeoutError from None
         except OSError as error:
             raise Gone from error
         if not data:
@@ -295,6 +297,12 @@ class Body:
         if self._began is None:
             self._began = time.monotonic()
         return _slowest(self._began, self._taken)
+
+
+def _forget_frames(error: OSError) -> None:
+    """Break a cycle of eventlet's: a frame that holds the error that holds the frame, and all that is in it, until the
+    garbage collector comes; a crowd of slow clients would leave 10 MB of that."""
+    error.__traceback__ = None
 
 
 def _slowest(began: float, taken: int) -> float:

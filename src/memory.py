@@ -1,0 +1,25 @@
+"""Giving memory back to the system."""
+
+import ctypes
+from collections.abc import Callable
+from typing import Final
+
+
+def give_back() -> None:
+    """Return what has been freed, and lies between what has not, to the system; takes a few milliseconds.
+
+    glibc returns only what is free at the end of its heap. After a crowd of clients that is nothing: 1,100 with 64 KiB
+    each left 85 MB behind. Where the C library is another one, nothing happens.
+    """
+    if _malloc_trim is not None:
+        _malloc_trim(0)
+
+
+def _find_malloc_trim() -> Callable[[int], int] | None:
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (OSError, TypeError, AttributeError):
+        return None
+
+
+_malloc_trim: Final = _find_malloc_trim()
