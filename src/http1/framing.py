@@ -109,12 +109,12 @@ def read_head(data: bytes | bytearray) -> Head:
     request_line, *lines = bytes(data[: -len(END_OF_HEAD)]).split(END_OF_LINE)
     match = _REQUEST_LINE.fullmatch(request_line)
     if match is None:
-        raise BadRequest("a request line that is not METHOD /path HTTP/1.1")
+        raise BadRequest("a request line that is not a method, a path and a version")
     method, target, version = (part.decode("ascii") for part in match.groups())
     if len(target) > MAX_URL_BYTES:
         raise _url_too_long()
     if version not in ("HTTP/1.1", "HTTP/1.0"):
-        raise BadRequest(f"{version}, expected HTTP/1.1 or HTTP/1.0", "505 HTTP Version Not Supported")
+        raise BadRequest(f"version {version[5:]}, expected 1.1 or 1.0", "505 HTTP Version Not Supported")
     headers = _read_headers(lines)
     return Head(method, _path_of(target, headers, version), version, headers, _body_length(headers, version))
 
@@ -159,7 +159,7 @@ def _body_length(headers: dict[str, str], version: str) -> int | None:
         if length is not None:
             raise BadRequest("both a Content-Length and a Transfer-Encoding")
         if encoding != "chunked" or version != "HTTP/1.1":
-            raise BadRequest("a Transfer-Encoding that is not `chunked` in HTTP/1.1")
+            raise BadRequest("a Transfer-Encoding that is not `chunked`, or in a version that has none")
         return None
     if length is None:
         return 0
