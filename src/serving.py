@@ -132,6 +132,7 @@ class HttpServer:
                 self._turn_away(sock)
             else:
                 self._connections.add(sock)
+                self._waiting[sock] = None  # before its greenlet runs: many are accepted at once
                 self._most_connections = max(self._most_connections, len(self._connections))
                 eventlet.spawn_n(self._serve, sock, address)
             accepted += 1
@@ -140,10 +141,10 @@ class HttpServer:
 
     def _serve(self, sock: Any, address: tuple[Any, ...]) -> None:
         def note_waiting(waiting: bool) -> None:
-            if waiting:
-                self._waiting[sock] = None
-            else:
+            if not waiting:
                 self._waiting.pop(sock, None)
+            elif sock in self._connections:  # it has not been displaced
+                self._waiting[sock] = None
 
         try:
             Connection(sock, address, self._wsgi, self._count_bad_request, note_waiting).serve()
@@ -153,6 +154,7 @@ class HttpServer:
             logger.exception("a connection ended with an error")
         finally:
             self._connections.discard(sock)
+            self._waiting.pop(sock, None)
             greenio.shutdown_safe(sock)
             sock.close()
             self._give_back_after_a_crowd()
