@@ -84,6 +84,13 @@ def test_http_1_0_ends_the_connection_unless_it_asks_to_keep_it(server: RunningS
     assert b"Connection: keep-alive" in said
 
 
+@pytest.mark.parametrize("path", [b"/healthz", b"/socket.io/?EIO=4&transport=polling", b"/nothing"])
+def test_a_head_request_has_no_body(server: RunningServer, path: bytes) -> None:
+    said = talk(server, HEALTH.replace(b"GET /healthz", b"HEAD " + path) + LAST)
+    assert len(statuses(said)) == 2, said
+    assert said.partition(b"\r\n\r\n")[2].startswith(b"HTTP/1.1 200 OK\r\n"), said
+
+
 def test_chunks_are_put_together(server: RunningServer) -> None:
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in LOGIN) + b"0\r\n\r\n"
     assert statuses(talk(server, post(chunks, b"Transfer-Encoding: chunked") + LAST)) == [200, 200]

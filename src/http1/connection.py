@@ -92,6 +92,11 @@ class Connection(wsgi.HttpProtocol):  # type: ignore[misc]
     def application(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         """Run the application; called by the base class, which writes the answer's head afterwards."""
         result = self.server.app(environ, start_response)
+        if self.command == "HEAD" and not wsgi.WSGI_LOCAL.already_handled:
+            # What an application gives all the same would be taken for the beginning of the next answer.
+            if hasattr(result, "close"):
+                result.close()
+            result = []
         if not environ["eventlet.input"].can_be_skipped:
             self.close_connection = True
         return result
