@@ -256,7 +256,10 @@ class EngineProcess:
 
         def gone() -> bool:
             report = self.report()
-            kept = ("sessions", "in rooms", "joining", "leaving", "environs", "unfinished packets", "callbacks")
+            kept = (
+                "sessions", "in rooms", "joining", "leaving", "environs", "unfinished packets", "callbacks",
+                "unfinished bytes",
+            )  # fmt: skip
             self.left = {name: report[name] for name in kept if report[name]}
             return not self.left
 

@@ -14,9 +14,11 @@ from typing import Any, Final
 
 import engineio
 
-from engine import packets, websocket
+from engine import packets, reader, websocket
 from engine.packets import Packet, ProtocolError
 from engine.session import Session
+from engine.unfinished import MAX_UNFINISHED_BYTES, Unfinished
+from green import sleep
 from rate import OncePerSecond
 
 logger = logging.getLogger(__name__)
@@ -34,6 +36,12 @@ class BadRequest(Exception):
         self.body = json.dumps({"code": code, "message": message}).encode()
 
 
+#: A body is received in pieces of so much: each one is a sign of life, and shows whether the session is still there.
+BODY_PIECE_BYTES: Final = 16 * 1024
+#: The longest length that a body may have, in digits; Python refuses to read numbers of thousands.
+MAX_LENGTH_DIGITS: Final = 18
+#: What a client sent is quoted in the log up to here.
+MAX_LOGGED_CHARS: Final = 200
 #: Longer answers are sent as they are: they hold images, which do not shrink, and compressing 10 MB stops the loop.
 MAX_COMPRESSED_BYTES: Final = 64 * 1024
 
@@ -45,18 +53,72 @@ FORBIDDEN: Final = (4, "Forbidden")
 UNSUPPORTED_PROTOCOL: Final = (5, "Unsupported protocol version")
 
 
+class PostBody:
+    """The body of a POST while it comes.
+
+    Attributes:
+        session: whose it is.
+    """
+
+    def __init__(self, session: Session, unfinished: Unfinished) -> None:
+        self.session = session
+        self._data = bytearray()
+        self._unfinished = unfinished
+        self._gave_way = False
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __bytes__(self) -> bytes:
+        return bytes(self._data)
+
+    def append(self, piece: bytes) -> None:
+        """Take the next piece.
+
+        Raises:
+            ProtocolError: there is no use in the rest, because the session has ended or the memory is needed.
+        """
+        self._data += piece
+        if len(self._data) > reader.FIRST_BUFFER_BYTES:
+            self._unfinished.hold(self, len(self._data))
+        if self._gave_way:
+            raise ProtocolError("a body that takes more memory than any other unfinished message")
+        if self.session.closed:
+            raise ProtocolError("a body whose session has ended")
+        self.session.heard()
+
+    def give_way(self) -> None:
+        self._gave_way = True
+        self._data.clear()
+
+    def end(self) -> None:
+        self._unfinished.hold(self, 0)
+
+
 class EngineServer(engineio.Server):  # type: ignore[misc]
     """python-engineio's `Server`, its arguments and its events, with our sessions.
 
     JSONP is refused: a page of any origin could read it, for a script tag sends no Origin.
+
+    Args:
+        max_text_bytes: limit of a text message; None for no other than that of every message. A client that has asked
+            for base64 may send larger ones over its WebSocket, as long as they hold binary messages.
+        max_unfinished_bytes: see `Unfinished`.
     """
 
     sockets: dict[str, Session]
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(
+        self, max_text_bytes: int | None = None, max_unfinished_bytes: int = MAX_UNFINISHED_BYTES, **options: Any
+    ) -> None:
         options.setdefault("async_mode", "eventlet")
         super().__init__(**(options | {"monitor_clients": False}))  # each session has its own heartbeat
         self.protocol_errors = 0
+        self.websockets_ended = 0
+        self.unfinished_upgrades = 0
+        self.handler_errors = 0
+        self.unfinished = Unfinished(max_unfinished_bytes)
+        self._max_text_bytes = max_text_bytes
         self._scratch = bytearray(websocket.SCRATCH_BYTES)
         self._said = OncePerSecond()
 
@@ -93,7 +155,7 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
 
     def _session_of(self, sid: str | None) -> Session:
         session = self.sockets.get(sid or "")
-        if session is None or session.closed:
+        if session is None or session.closed or session.is_overdue():
             raise BadRequest(*UNKNOWN_SESSION)
         return session
 
@@ -123,10 +185,21 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
             session.receive_all()
 
         try:
-            return websocket.serve(environ, start_response, self.max_http_buffer_size, self._scratch, serve)
+            return self._serve_websocket(environ, start_response, as_base64, serve)
         finally:
             if not session.upgraded:  # there was no handshake, so there is nothing to end
                 self.sockets.pop(session.sid, None)
+
+    def _serve_websocket(
+        self,
+        environ: Environ,
+        start_response: StartResponse,
+        as_base64: bool,
+        handler: Callable[[websocket.WebSocket], None],
+    ) -> list[bytes]:
+        max_text_bytes = None if as_base64 or self._max_text_bytes is None else self._max_text_bytes + len("4")
+        limits = websocket.Limits(self.max_http_buffer_size, max_text_bytes)
+        return websocket.serve(environ, start_response, limits, self._scratch, handler, self.unfinished)
 
     def _open(self, session: Session, environ: Environ, upgrades: bool) -> None:
         handshake = {
@@ -152,13 +225,12 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
                 raise BadRequest(*BAD_REQUEST)
             if not self.allow_upgrades:
                 raise BadRequest(*UNKNOWN_TRANSPORT)
-            return websocket.serve(
-                environ,
-                start_response,
-                self.max_http_buffer_size,
-                self._scratch,
-                lambda connection: session.upgrade(connection, as_base64),
+            return self._serve_websocket(
+                environ, start_response, as_base64, lambda connection: session.upgrade(connection, as_base64)
             )
+        if session.upgrading:
+            # The WebSocket's last word may be here already: the hub has no order for what came at the same time.
+            sleep(0)
         if session.upgraded:
             raise BadRequest(*BAD_REQUEST)
         if method == "GET":
@@ -179,28 +251,35 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
 
     def _receive_post(self, session: Session, environ: Environ, start_response: StartResponse) -> list[bytes]:
         try:
-            session.post(lambda: self._read_body(environ), environ.get("CONTENT_TYPE", ""))
+            session.post(lambda: self._read_body(environ, session), environ.get("CONTENT_TYPE", ""))
         except ProtocolError:
             raise BadRequest(*BAD_REQUEST) from None
         return self._answer(environ, start_response, "200 OK", "text/html", b"ok")
 
-    def _read_body(self, environ: Environ) -> bytes:
+    def _read_body(self, environ: Environ, session: Session) -> bytes:
         limit = self.max_http_buffer_size
         length = environ.get("CONTENT_LENGTH") or ""
-        if length and (not length.isascii() or not length.isdigit()):
-            raise ProtocolError(f"a body of length {length!r}, expected digits")
+        if length and (not length.isascii() or not length.isdigit() or len(length) > MAX_LENGTH_DIGITS):
+            raise ProtocolError(f"a body of length {length!r}, expected at most {MAX_LENGTH_DIGITS} digits")
         if length and int(length) > limit:
             raise ProtocolError(f"a body of {length} bytes, at most {limit} are taken")
         wanted = int(length) if length else limit + 1
+        body = PostBody(session, self.unfinished)
         try:
-            body: bytes = environ["wsgi.input"].read(wanted)
+            read: Callable[[int], bytes] = environ["wsgi.input"].read
+            while len(body) < wanted and (piece := read(min(wanted - len(body), BODY_PIECE_BYTES))):
+                body.append(piece)
+        except ProtocolError:
+            raise
         except (OSError, ValueError) as error:
             raise ProtocolError("a body that could not be read") from error
+        finally:
+            body.end()
         if len(body) > limit:
             raise ProtocolError(f"a body of more than {limit} bytes")
         if length and len(body) < wanted:
             raise ProtocolError(f"a body that ends after {len(body)} bytes, {wanted} were announced")
-        return body
+        return bytes(body)
 
     def _answer(
         self,
@@ -233,7 +312,13 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
     # -- what sessions call
 
     def receive_message(self, session: Session, data: str | bytes) -> None:
-        """A message has come; the `message` handler runs now, in the greenlet that received it."""
+        """A message has come; the `message` handler runs now, in the greenlet that received it.
+
+        Raises:
+            ProtocolError: it is text, and longer than may be.
+        """
+        if isinstance(data, str) and self._max_text_bytes is not None and len(data) > self._max_text_bytes:
+            raise ProtocolError(f"text of {len(data)} characters, at most {self._max_text_bytes} are taken")
         self._trigger_event("message", session.sid, data, run_async=False)
 
     def session_ended(self, session: Session, reason: str) -> None:
@@ -244,12 +329,44 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
             self.sockets.pop(session.sid, None)
 
     def count_protocol_error(self, sid: str, why: str) -> None:
-        """A client broke the protocol; said in the log once a second at most."""
+        """A client broke the protocol; said in the log once a second at most, as all that clients can cause."""
         self.protocol_errors += 1
-        if self._said.allows("protocol error", time.monotonic()):
-            logger.info("%s: closed: it sent %s (%d such clients since the start)", sid, why, self.protocol_errors)
+        self._say("protocol error", f"{sid}: closed: it sent {why}", self.protocol_errors)
+
+    def count_websocket_end(self, sid: str, why: str) -> None:
+        """A WebSocket was closed from our side, below Engine.IO."""
+        self.websockets_ended += 1
+        self._say("websocket end", f"{sid}: closed: {why}", self.websockets_ended)
+
+    def count_unfinished_upgrade(self, sid: str) -> None:
+        """A WebSocket came for a session and did not take over."""
+        self.unfinished_upgrades += 1
+        self._say(
+            "unfinished upgrade",
+            f"{sid}: the upgrade to WebSocket was not finished, it goes on polling",
+            self.unfinished_upgrades,
+        )
+
+    def _say(self, cause: str, what: str, count: int) -> None:
+        if self._said.allows(cause, time.monotonic()):
+            logger.info("%s (%d such clients since the start)", what[:MAX_LOGGED_CHARS], count)
 
     # -- what python-socketio and applications call
+
+    def _trigger_event(self, event: str, *args: Any, **kwargs: Any) -> Any:
+        """Run a handler, always here and now. A `connect` handler that raises has refused with that."""
+        handler = self.handlers.get(event)
+        if handler is None:
+            return None
+        try:
+            return handler(*args)
+        except Exception:  # python-engineio would write a traceback for each
+            self.handler_errors += 1
+            if self._said.allows(f"handler of {event}", time.monotonic()):
+                logger.exception(
+                    "the handler of %r failed (%d errors of handlers since the start)", event, self.handler_errors
+                )
+            return False if event == "connect" else None
 
     def _get_socket(self, sid: str) -> Session:
         # python-engineio's refuses a session that has ended, but its `disconnect` handler may want its data.

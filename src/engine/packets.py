@@ -135,8 +135,8 @@ def _utf16_length(text: str) -> int:
 
 def _decode_text3(text: str) -> Iterator[Packet]:
     # JavaScript and Java count a character beyond U+FFFF as two, so such texts are cut as UTF-16.
-    wide = not text.isascii() and max(text) > "\uffff"
-    units = text.encode("utf-16-le") if wide else b""
+    units = b"" if text.isascii() else text.encode("utf-16-le")
+    wide = len(units) > 2 * len(text)
     position, end = 0, len(units) // 2 if wide else len(text)
     while position < end:
         digits = ""

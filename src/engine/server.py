@@ -10,12 +10,16 @@ Handlers do not know which one a client speaks. A packet, as text; its attachmen
     protocol 4, others          40/cam?token=abc        40/cam              44/cam,…: the data, else the message
 """
 
+import json
 import logging
+import math
+import re
 import time
 import urllib.parse
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
+import engineio.json
 import socketio
 from socketio import packet
 
@@ -29,26 +33,79 @@ logger = logging.getLogger(__name__)
 
 #: As many attachments as socket.io-parser takes. A packet may announce billions, and would be waited for.
 MAX_ATTACHMENTS: Final = 10
+#: Text holds names, headers and acks, images are binary. As JSON, a text of 11 MB costs 250 MB and half a second.
+MAX_TEXT_BYTES: Final = 64 * 1024
+#: How deep lists and objects may be in one another: what walks through them calls itself, and Python stops at 1,000.
+MAX_DEPTH: Final = 100
+#: Refusing a namespace sends its name back.
+MAX_NAMESPACE_CHARS: Final = 128
+#: Of the query that protocol 4's clients join a namespace with.
+MAX_QUERY_FIELDS: Final = 100
 #: A client joins a namespace within this time (Node: 45 s), or its session ends.
 JOIN_SEC: Final = 10.0
+#: One that the server told to leave has so long to go by itself, as all do that mean well.
+LEAVE_SEC: Final = 2.0
 #: Names that the protocol or its clients' libraries use themselves; a handler of that name means something else.
 LIFECYCLE_EVENTS: Final = frozenset(
     ("connect", "connect_error", "disconnect", "disconnecting", "error", "newListener", "removeListener")
 )
 
 
+#: Type, attachments, namespace and id; the JSON follows.
+HEAD: Final = re.compile(
+    rf"([0-6])(?:([0-9]{{1,10}})-)?(?:(/[^,]{{0,{MAX_NAMESPACE_CHARS - 1}}})(?:,|\Z))?([0-9]{{0,100}})"
+)
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ProtocolError("a number beyond what a float can hold")
+    return value
+
+
+def _no_json(constant: str) -> NoReturn:
+    raise ProtocolError(f"{constant}, which is no JSON")
+
+
+#: Python's would take NaN and Infinity, and hand on what no other client can read.
+decode_json: Final = json.JSONDecoder(
+    parse_int=engineio.json._safe_int, parse_float=_finite, parse_constant=_no_json
+).decode
+
+
+def _is_too_deep(data: Any) -> bool:
+    level = [data] if isinstance(data, (list, dict)) else []
+    for _ in range(MAX_DEPTH):
+        level = [
+            child
+            for item in level
+            for child in (item.values() if isinstance(item, dict) else item)
+            if isinstance(child, (list, dict))
+        ]
+    return bool(level)
+
+
 class StrictPacket(packet.Packet):  # type: ignore[misc]
     """python-socketio's packet; what comes from a client is checked as socket.io-parser does."""
 
     def decode(self, encoded_packet: str) -> int:
-        if encoded_packet[:1] not in "0123456" or not encoded_packet:
+        head = HEAD.match(encoded_packet)
+        if head is None:
             raise ProtocolError(f"a packet of type {encoded_packet[:1]!r}, expected 0 to 6")
-        count: int = super().decode(encoded_packet)
-        binary = self.packet_type in (packet.BINARY_EVENT, packet.BINARY_ACK)
-        if count > MAX_ATTACHMENTS or (count and not binary):
-            raise ProtocolError(
-                f"a packet of type {self.packet_type} with {count} attachments, at most {MAX_ATTACHMENTS}"
-            )
+        kind, attachments, namespace, number = head.groups()
+        self.packet_type = int(kind)
+        if (self.packet_type in (packet.BINARY_EVENT, packet.BINARY_ACK)) != (attachments is not None):
+            raise ProtocolError(f"a packet of type {kind} with {attachments or 'no'} attachments")
+        count = int(attachments or 0)
+        if count > MAX_ATTACHMENTS:
+            raise ProtocolError(f"a packet with {count} attachments, at most {MAX_ATTACHMENTS} are taken")
+        self.namespace = namespace.partition("?")[0] if namespace else None
+        self.id = int(number) if number else None
+        text = encoded_packet[head.end() :]
+        self.data = decode_json(text) if text else None
+        if len(text) > 2 * MAX_DEPTH and text.count("[") + text.count("{") > MAX_DEPTH and _is_too_deep(self.data):
+            raise ProtocolError(f"data more than {MAX_DEPTH} lists deep")
         self._check()
         return count
 
@@ -82,19 +139,27 @@ class StrictPacket(packet.Packet):  # type: ignore[misc]
 class Server(socketio.Server):  # type: ignore[misc]
     """A `socketio.Server` that also serves clients of Engine.IO 3, and lets no client's packet do more than it should.
 
-    Takes the arguments of `socketio.Server`. Unless `async_handlers` says otherwise, handlers run in the greenlet that
-    received the event: a client's events stay in order, and one that sends faster than they are handled waits in its
-    own socket.
+    Takes the arguments of `socketio.Server` and `EngineServer`. Unless `async_handlers` says otherwise, handlers run in
+    the greenlet that received the event: a client's events stay in order, and one that sends faster than they are
+    handled waits in its own socket.
+
+    Args:
+        join_sec: a client that is in no namespace for this long is closed.
+        max_text_bytes: limit of a packet's text, without its attachments.
     """
 
     eio: EngineServer
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(
+        self, *args: Any, join_sec: float = JOIN_SEC, max_text_bytes: int = MAX_TEXT_BYTES, **options: Any
+    ) -> None:
+        options["max_text_bytes"] = max_text_bytes
         options.setdefault("async_handlers", False)
         options.setdefault("serializer", StrictPacket)
         options.setdefault("logger", logging.getLogger("socketio.server"))
         options.setdefault("engineio_logger", logging.getLogger("engineio.server"))
         super().__init__(*args, **options)
+        self._join_sec = join_sec
         self.handler_errors = 0
         self._said = OncePerSecond()
 
@@ -108,7 +173,7 @@ class Server(socketio.Server):  # type: ignore[misc]
         session = self._session_of(sid, namespace or "/")
         super().disconnect(sid, namespace, ignore_queue=ignore_queue)
         if session is not None:
-            self._expect_to_join(session)
+            self._expect_to_join(session, LEAVE_SEC)
 
     def drop(self, sid: str) -> None:
         """End a client's session so that it comes back by itself; `disconnect` tells it to stay away."""
@@ -139,10 +204,12 @@ class Server(socketio.Server):  # type: ignore[misc]
             else:  # it expects to be in `/` before it asks for any other
                 self._send_packet(eio_sid, self.packet_class(packet.CONNECT, namespace="/"))
 
-    def _expect_to_join(self, session: Session) -> None:
+    def _expect_to_join(self, session: Session, within_sec: float | None = None) -> None:
         session.cancel_join_deadline()
         if not session.closed:
-            session.cancel_join_deadline = call_later(JOIN_SEC, lambda: self._close_if_not_joined(session))
+            session.cancel_join_deadline = call_later(
+                self._join_sec if within_sec is None else within_sec, lambda: self._close_if_not_joined(session)
+            )
 
     def _close_if_not_joined(self, session: Session) -> None:
         if not any(
@@ -174,11 +241,15 @@ class Server(socketio.Server):  # type: ignore[misc]
             if pending is None:
                 raise ProtocolError("a binary message that no packet announced")
             # For the limit they are one message, or a client that nobody knows yet could leave ten of the largest here.
-            if sum(map(len, pending.attachments)) + len(data) > self.eio.max_http_buffer_size:
+            size = sum(map(len, pending.attachments)) + len(data)
+            if size > self.eio.max_http_buffer_size:
                 raise ProtocolError(f"attachments of more than {self.eio.max_http_buffer_size} bytes together")
             if not pending.add_attachment(data):
+                session.hold(size)
                 return
             del self._binary_packet[eio_sid]
+            if pending.attachment_count > 1:
+                session.hold(0)
             received = pending
         elif pending is not None:
             raise ProtocolError("text where an attachment was announced")
@@ -189,7 +260,13 @@ class Server(socketio.Server):  # type: ignore[misc]
             namespace, _, query = data[1:].split(",")[0].partition("?")
             if namespace and not namespace.startswith("/"):
                 raise ProtocolError("a CONNECT to a namespace that does not begin with /")
-            self._join(session, namespace or "/", dict(urllib.parse.parse_qsl(query)) or None)
+            if len(namespace) > MAX_NAMESPACE_CHARS:
+                raise ProtocolError(f"a CONNECT to a namespace of more than {MAX_NAMESPACE_CHARS} characters")
+            try:
+                auth = dict(urllib.parse.parse_qsl(query, max_num_fields=MAX_QUERY_FIELDS))
+            except ValueError:
+                raise ProtocolError(f"a CONNECT with more than {MAX_QUERY_FIELDS} values") from None
+            self._join(session, namespace or "/", auth or None)
             return
         else:
             received = self.packet_class(encoded_packet=data)
@@ -203,16 +280,23 @@ class Server(socketio.Server):  # type: ignore[misc]
     def _act_on(self, session: Session, received: StrictPacket) -> None:
         namespace = received.namespace or "/"
         kind = received.packet_type
+        data: Any = received.data
         if kind == packet.CONNECT:
-            self._join(session, namespace, received.data)
-        elif kind == packet.DISCONNECT:
+            self._join(session, namespace, data)
+            return
+        sid = self.manager.sid_from_eio_sid(session.sid, namespace)
+        if not self.manager.is_connected(sid, namespace):
+            # python-socketio would write a line for each. And leaving what it is not in gives a client no more time.
+            return
+        if kind == packet.DISCONNECT:
             self._handle_disconnect(session.sid, namespace, self.reason.CLIENT_DISCONNECT)
             self._expect_to_join(session)
         elif kind in (packet.ACK, packet.BINARY_ACK):
-            if received.id:  # 0 is where python-socketio keeps its counter
-                self._handle_ack(session.sid, namespace, received.id, received.data)
-        elif received.data[0] not in LIFECYCLE_EVENTS:
-            self._handle_event(session.sid, namespace, received.id, received.data)
+            # 0 is where python-socketio keeps its counter, and it would write a line for each that nobody waits for.
+            if received.id and received.id in self.manager.callbacks.get(sid, ()):
+                self._handle_ack(session.sid, namespace, received.id, data)
+        elif data[0] not in LIFECYCLE_EVENTS:
+            self._handle_event(session.sid, namespace, received.id, data)
 
     def _trigger_event(self, event: str, namespace: str, *args: Any) -> Any:
         if event != "disconnect":

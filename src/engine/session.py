@@ -8,7 +8,6 @@ answers. Whatever arrives is a sign of life, so a client in the middle of a larg
 for dead.
 """
 
-import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -22,17 +21,24 @@ from green import Signal, call_later, sleep, spawn
 if TYPE_CHECKING:
     from engine.engineio_server import EngineServer
 
-logger = logging.getLogger(__name__)
-
 #: A client that has begun an upgrade finishes it within this time, or goes on polling.
 UPGRADE_SEC: Final = 10.0
 #: An answer to a poll holds at most so many packets, as python-engineio's clients take no more; the next poll gets the
 #: rest.
 MAX_PACKETS_A_POLL: Final = 16
-#: How often it is looked whether a client that was asked for a sign of life has given one.
+#: How soon it is looked whether a client that was asked for a sign of life has given one; then half as often each time,
+#: for hundreds may be asked at once, and be dead.
 PROBE_STEP_SEC: Final = 0.02
+LAST_PROBE_STEP_SEC: Final = 0.25
 #: A polling client that said nothing for this long, and does not come when it is called, is dead.
 POLLING_SILENCE_SEC: Final = 10.0
+#: Of the packets of a POST so many are acted on before others have their turn.
+PACKETS_PER_TURN: Final = 64
+#: A client that closes has a poll under way, and shall get it back. The two come on different connections, and nothing
+#: says which one is seen first.
+CLOSE_GRACE_SEC: Final = 0.02
+#: What protocol 3's client may say in its ping, for it is sent back; known ones say `probe` or nothing.
+MAX_PING_CHARS: Final = 128
 
 
 class Session:
@@ -65,6 +71,7 @@ class Session:
         self.last_seen = time.monotonic()
         self._as_base64 = as_base64
         self._websocket: WebSocket | None = None
+        self._upgrading_websocket: WebSocket | None = None
         self._websocket_as_base64 = False
         self._probed = False
         self._outbox: deque[Packet] = deque()
@@ -74,6 +81,8 @@ class Session:
         self._polling = False
         self._posting = False
         self._dropped = False
+        self._ping_due = self._pinged_at = 0.0
+        self._dead_at = float("inf")  # unless it is heard before
         self.cancel_join_deadline: Callable[[], None] = _nothing_to_cancel
         self._cancel_timer: Callable[[], None] = _nothing_to_cancel
 
@@ -157,9 +166,15 @@ class Session:
             raise ProtocolError("two posts at once")
         self._posting = True
         try:
-            for packet in packets.decode_payload(read_body(), content_type, self.protocol):
-                if not self.closed:
-                    self.receive(packet)
+            received = packets.decode_payload(read_body(), content_type, self.protocol)
+            for number, packet in enumerate(received, 1):
+                if self.closed:
+                    break
+                if packet.type == packets.CLOSE and not self._polling:
+                    sleep(CLOSE_GRACE_SEC)
+                self.receive(packet)
+                if number % PACKETS_PER_TURN == 0:
+                    sleep(0)
         except ProtocolError as error:
             # Without waiting for what is queued to be fetched: the client may never come for it.
             self.fail(str(error))
@@ -178,6 +193,7 @@ class Session:
     def upgrade(self, websocket: WebSocket, as_base64: bool) -> None:
         """Move from polling to a WebSocket (`2probe`, `3probe`, `5`), and serve it until it ends."""
         self.upgrading = True
+        self._upgrading_websocket = websocket
         cancel_deadline = call_later(UPGRADE_SEC, websocket.abort)
         try:
             if websocket.receive() == "2probe":
@@ -190,8 +206,10 @@ class Session:
         finally:
             cancel_deadline()
             self.upgrading = self._probed = False
+            self._upgrading_websocket = None
         if not upgraded or self.closed:
-            logger.info("%s: the upgrade to WebSocket was not finished, it goes on polling", self.sid)
+            if not self.closed:
+                self.server.count_unfinished_upgrade(self.sid)
             websocket.close()
             return
         self.attach(websocket, as_base64)
@@ -208,14 +226,14 @@ class Session:
         websocket = self._websocket
         assert websocket is not None
         while (message := websocket.receive()) is not None:
-            if self.closed:
-                continue  # only the closing handshake is still of interest
-            try:
-                self.receive(packets.decode_websocket(message, self.protocol))
-            except ProtocolError as error:
-                self.fail(str(error))
+            if not self.closed:  # or only the closing handshake is still of interest
+                try:
+                    self.receive(packets.decode_websocket(message, self.protocol))
+                except ProtocolError as error:
+                    self.fail(str(error))
+            del message  # it may be 11 MB, and the next one may be long in coming
         if websocket.close_reason and not self.closed:
-            logger.info("%s: closed: %s", self.sid, websocket.close_reason)
+            self.server.count_websocket_end(self.sid, websocket.close_reason)
         self.close(self.server.reason.TRANSPORT_CLOSE)
 
     # -- receiving
@@ -232,6 +250,8 @@ class Session:
             self.server.receive_message(self, packet.data)
         elif kind == (packets.PONG if self.protocol == 4 else packets.PING):
             if self.protocol == 3:
+                if len(packet.data) > MAX_PING_CHARS:
+                    raise ProtocolError(f"a ping of {len(packet.data)} characters, at most {MAX_PING_CHARS} are taken")
                 self.send_packet(Packet(packets.PONG, packet.data))
             else:
                 self._schedule_ping()
@@ -242,6 +262,14 @@ class Session:
 
     def heard(self) -> None:
         self.last_seen = time.monotonic()
+
+    def hold(self, size: int) -> None:
+        """So many bytes are kept of a message of several parts, 0 for none any more."""
+        self.server.unfinished.hold(self, size)
+
+    def give_way(self) -> None:
+        # Not here: the application's `disconnect` handler may wait, and whoever receives may not.
+        spawn(self.fail, "attachments that take more memory than any other unfinished message")
 
     # -- life
 
@@ -266,10 +294,12 @@ class Session:
             self._websocket.ping()
         else:
             self.send_packet(Packet(packets.NOOP))
-        while not self.closed and time.monotonic() - asked_at < timeout_sec:
-            sleep(PROBE_STEP_SEC)
+        step_sec = PROBE_STEP_SEC
+        while not self.closed and (left_sec := asked_at + timeout_sec - time.monotonic()) > 0:
+            sleep(min(step_sec, left_sec))
             if self._heard_at() > asked_at:
                 return True
+            step_sec = min(2 * step_sec, LAST_PROBE_STEP_SEC)
         return not self.closed and self._websocket is None and silent_for < POLLING_SILENCE_SEC
 
     def fail(self, why: str) -> None:
@@ -296,6 +326,9 @@ class Session:
         self._cancel_timer()
         self.cancel_join_deadline()
         self._outbox_filled.set()
+        self.hold(0)
+        if self._upgrading_websocket is not None:
+            self._upgrading_websocket.abort()
         if self._websocket is not None:
             if self.protocol == 4 and not self._dropped:
                 self._websocket.close()
@@ -306,16 +339,30 @@ class Session:
     def _heard_at(self) -> float:
         return max(self.last_seen, self._websocket.last_receive if self._websocket is not None else 0.0)
 
+    def is_overdue(self) -> bool:
+        """Whether it has been silent for too long, at this moment; the timer that ends it may be a little late."""
+        now = time.monotonic()
+        if self.protocol == 3:
+            limit: float = self.server.ping_interval + self.server.ping_timeout
+            return now - self._heard_at() >= limit
+        return now >= self._dead_at and self._heard_at() <= self._pinged_at
+
     def _schedule_ping(self) -> None:
-        self._set_timer(self.server.ping_interval + self.server.ping_interval_grace_period, self._ping)
+        wait_sec = self.server.ping_interval + self.server.ping_interval_grace_period
+        self._ping_due = time.monotonic() + wait_sec
+        self._dead_at = float("inf")
+        self._set_timer(wait_sec, self._ping)
 
     def _ping(self) -> None:
         self.send_packet(Packet(packets.PING))
-        pinged_at = time.monotonic()
-        self._set_timer(self.server.ping_timeout, lambda: self._check_pong(pinged_at))
+        self._pinged_at = now = time.monotonic()
+        # From when it was due, for it shall be gone after interval and timeout. But half of the timeout is the
+        # client's, however late this loop is.
+        self._dead_at = max(self._ping_due + self.server.ping_timeout, now + self.server.ping_timeout / 2)
+        self._set_timer(self._dead_at - now, self._check_pong)
 
-    def _check_pong(self, pinged_at: float) -> None:
-        if self._heard_at() > pinged_at:
+    def _check_pong(self) -> None:
+        if self._heard_at() > self._pinged_at:
             self._schedule_ping()  # it is busy sending, and has not come to answer yet
         else:
             self._time_out()

@@ -1,8 +1,4 @@
-"""WebSocket (RFC 6455), the server's side: a parser that knows no sockets, and the connection that feeds it.
-
-A client's frame, section 5.2; lengths are big-endian, and a client always masks:
-
-    FIN RSV1 RSV2 RSV3 opcode(4) | MASK length(7) | [length 16 or 64] | mask(32) | payload
+"""WebSocket (RFC 6455), the server's side: the handshake, and the connection that feeds a reader and sends.
 
 No extension is ever agreed on: images are compressed already, and permessage-deflate would only cost time.
 """
@@ -16,181 +12,52 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import eventlet
 from eventlet import hubs, wsgi
-from websockets.speedups import apply_mask
+
+from engine.reader import (
+    BINARY,
+    CLOSE,
+    INVALID_DATA,
+    NO_STATUS,
+    NORMAL,
+    PING,
+    PONG,
+    PROTOCOL_ERROR,
+    TEXT,
+    Buffer,
+    MessageReader,
+    WebSocketError,
+)
+from engine.unfinished import Unfinished
 
 logger = logging.getLogger(__name__)
-
-CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
-NORMAL, PROTOCOL_ERROR, NO_STATUS, INVALID_DATA, TOO_BIG = 1000, 1002, 1005, 1007, 1009
 
 GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # section 1.3
 #: One receive reads at most so much beyond the frame under way. Larger ones were measured without gain.
 SCRATCH_BYTES: Final = 64 * 1024
-#: A payload's buffer begins with at most so much and doubles as bytes arrive: a length that is announced and never
-#: sent costs this, and not the length. Most cameras' frames fit into it.
-FIRST_BUFFER_BYTES: Final = 64 * 1024
 #: What waits for a client that reads slower than we send. Beyond that the connection ends: an ack is 60 bytes, so
 #: this is far more than any working client leaves lying, and 1,000 stalled ones still fit into memory.
 MAX_OUTGOING_BYTES: Final = 16 * 1024 * 1024
 MAX_OUTGOING_MESSAGES: Final = 1_000
-#: Of what one receive brings, so many WebSocket frames are read before others have their turn: 64 KB hold 10,000 pings,
-#: and reading and answering all of them stops everybody for 0.1 s. Images do not come in such numbers.
-FRAMES_PER_TURN: Final = 64
 #: How long the peer may take to answer our close frame before the socket is closed all the same.
 CLOSE_WAIT_SEC: Final = 2.0
 
-Buffer = bytes | bytearray | memoryview
 
-
-class WebSocketError(Exception):
-    """The peer broke the protocol or a limit; the connection closes with `code` (section 7.4.1)."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-class MessageReader:
-    """Turns received bytes into messages, in whatever pieces they come.
-
-    The caller receives into `buffers()` and says how much came: the rest of a frame under way goes straight into its
-    own buffer, what follows it into a scratch buffer that all connections share. So `received` leaves nothing in
-    there: as soon as it returns, another connection may receive.
-
-    Args:
-        max_message_bytes: limit of a message's payload, all fragments together.
-        scratch: the shared buffer, at least 14 bytes (the longest header).
+class Limits(NamedTuple):
+    """What one connection may do.
 
     Attributes:
-        more: what came holds more than is read in one turn; call `received(0)` for the rest before receiving again.
+        max_message_bytes: of a message's payload, all fragments together.
+        max_text_bytes: the same of a message that is text; None for no other limit.
+        max_outgoing_bytes: of what waits for a client that reads slower than we send.
     """
 
-    def __init__(self, max_message_bytes: int, scratch: bytearray) -> None:
-        self._max = max_message_bytes
-        self._scratch = memoryview(scratch)
-        self.more = False
-        self._leftover = b""  # the beginning of a header, or what the next turn is for
-        self._payload: bytearray | None = None  # of the frame under way
-        self._filled = 0
-        self._length = 0
-        self._mask = b""
-        self._first_byte = 0
-        self._message: bytearray | None = None  # the fragments so far
-        self._message_opcode = 0
-
-    def buffers(self) -> tuple[memoryview, ...]:
-        """Where the next bytes belong, in this order."""
-        if self._payload is None:
-            return (self._scratch,)
-        rest = memoryview(self._payload)[self._filled :]
-        return (rest, self._scratch) if len(self._payload) == self._length else (rest,)
-
-    def received(self, count: int) -> list[tuple[int, bytes]]:
-        """Take note of bytes received into `buffers()`; returns the messages that they complete, control frames among
-        them.
-
-        Raises:
-            WebSocketError: close with its code; the reader is of no further use.
-        """
-        messages: list[tuple[int, bytes]] = []
-        if self._payload is not None:
-            taken = min(count, len(self._payload) - self._filled)
-            self._filled += taken
-            count -= taken
-            if self._filled < self._length:
-                if self._filled == len(self._payload):
-                    grown = bytearray(min(self._length, 2 * self._filled))
-                    grown[: self._filled] = self._payload
-                    self._payload = grown
-                return messages
-            payload, self._payload = self._payload, None
-            self._add_frame(messages, self._first_byte, apply_mask(payload, self._mask))
-        view = self._scratch[:count]
-        data: Buffer = self._leftover + bytes(view) if self._leftover else view
-        self._leftover = b""
-        self.more = False
-        position, end = 0, len(data)
-        for _ in range(FRAMES_PER_TURN):
-            start = self._read_header(data, position, end)
-            if start < 0:
-                self._leftover = bytes(data[position:end])
-                return messages
-            stop = start + self._length
-            if stop > end:
-                self._begin_payload(data, start, end)
-                return messages
-            self._add_frame(messages, self._first_byte, apply_mask(data[start:stop], self._mask))
-            position = stop
-        self._leftover = bytes(data[position:end])
-        self.more = True
-        return messages
-
-    def _read_header(self, data: Buffer, position: int, end: int) -> int:
-        """Read the header at `position`; returns where its payload begins, -1 when the header is not all there."""
-        if end - position < 2:
-            return -1
-        first, second = data[position], data[position + 1]
-        opcode, length = first & 0x0F, second & 0x7F
-        if first & 0x70:
-            raise WebSocketError(PROTOCOL_ERROR, "a reserved bit is set, but no extension was agreed on")
-        if not second & 0x80:
-            raise WebSocketError(PROTOCOL_ERROR, "a frame is not masked")
-        if opcode >= CLOSE:
-            if opcode > PONG:
-                raise WebSocketError(PROTOCOL_ERROR, f"unknown opcode {opcode}")
-            if length > 125 or not first & 0x80:
-                raise WebSocketError(PROTOCOL_ERROR, "a control frame is fragmented or longer than 125 bytes")
-        elif opcode > BINARY:
-            raise WebSocketError(PROTOCOL_ERROR, f"unknown opcode {opcode}")
-        elif (opcode == CONTINUATION) != (self._message is not None):
-            raise WebSocketError(
-                PROTOCOL_ERROR, "a continuation without a beginning, or a beginning inside of a message"
-            )
-        position += 2
-        if length == 126:
-            if end - position < 2:
-                return -1
-            length = data[position] << 8 | data[position + 1]
-            position += 2
-        elif length == 127:
-            if end - position < 8:
-                return -1
-            length = int.from_bytes(data[position : position + 8], "big")
-            position += 8
-        total = length if self._message is None or opcode >= CLOSE else length + len(self._message)
-        if total > self._max:
-            raise WebSocketError(TOO_BIG, f"a message of {total} bytes or more, at most {self._max} are taken")
-        if end - position < 4:
-            return -1
-        self._mask = bytes(data[position : position + 4])
-        self._first_byte = first
-        self._length = length
-        return position + 4
-
-    def _begin_payload(self, data: Buffer, start: int, end: int) -> None:
-        self._filled = end - start
-        self._payload = bytearray(min(self._length, max(FIRST_BUFFER_BYTES, 2 * self._filled)))
-        self._payload[: self._filled] = data[start:end]
-
-    def _add_frame(self, messages: list[tuple[int, bytes]], first_byte: int, payload: bytes) -> None:
-        opcode = first_byte & 0x0F
-        if opcode >= CLOSE:
-            messages.append((opcode, payload))
-        elif first_byte & 0x80:
-            if self._message is not None:
-                self._message += payload
-                opcode, payload = self._message_opcode, bytes(self._message)
-                self._message = None
-            messages.append((opcode, payload))
-        elif self._message is None:
-            self._message = bytearray(payload)
-            self._message_opcode = opcode
-        else:
-            self._message += payload
+    max_message_bytes: int
+    max_text_bytes: int | None = None
+    max_outgoing_bytes: int = MAX_OUTGOING_BYTES
 
 
 class WebSocket:
@@ -201,13 +68,16 @@ class WebSocket:
 
     Args:
         sock: the green socket, after the handshake.
-        max_message_bytes, scratch: as for `MessageReader`.
+        scratch: as for `MessageReader`.
+        unfinished: where it is counted what the connection holds of a message under way.
     """
 
-    def __init__(self, sock: Any, max_message_bytes: int, scratch: bytearray) -> None:
+    def __init__(self, sock: Any, limits: Limits, scratch: bytearray, unfinished: Unfinished | None = None) -> None:
         self._socket: socket.socket = sock.fd
         self._fileno: int = self._socket.fileno()
-        self._reader = MessageReader(max_message_bytes, scratch)
+        self._max_outgoing_bytes = limits.max_outgoing_bytes
+        self._unfinished = unfinished or Unfinished(limits.max_message_bytes * 2)
+        self._reader = MessageReader(limits.max_message_bytes, scratch, limits.max_text_bytes, self._hold)
         self._messages: deque[tuple[int, bytes]] = deque()
         self._outgoing: deque[Buffer] = deque()
         self._outgoing_bytes = 0
@@ -256,7 +126,7 @@ class WebSocket:
     def send(self, message: str | Buffer) -> None:
         """Send a message, or queue it behind what is being sent; never waits. Nothing is sent once it is closed."""
         if isinstance(message, str):
-            self._send_frame(TEXT, message.encode())
+            self._send_frame(TEXT, message.encode("utf-8", "replace"))
         else:
             self._send_frame(BINARY, message)
 
@@ -279,10 +149,22 @@ class WebSocket:
                 self._close_timer.cancel()
             self._outgoing.clear()
             self._outgoing_bytes = 0
+            self._unfinished.hold(self, 0)
+            self._reader.forget()  # or all of it stays until Python looks for cycles
             try:
                 self._socket.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass  # the peer was faster
+
+    def give_way(self) -> None:
+        """Others need the memory that this connection's unfinished message takes."""
+        self.close_reason = "its unfinished message takes more memory than any other"
+        self._messages.clear()
+        self.abort()
+
+    def _hold(self, size: int) -> None:
+        if not self._ended:
+            self._unfinished.hold(self, size)
 
     def _receive_once(self) -> bool:
         """Wait until something is there and receive once; False at the end.
@@ -318,21 +200,37 @@ class WebSocket:
             self._fail(error)
         elif not self._close_sent:
             self._send_frame(CLOSE, payload[:2])  # section 5.5.1: the code is echoed
+            self._close_sent = True
+            self._finish_sending()
         self._messages.clear()
         self.abort()
 
     def _fail(self, error: WebSocketError) -> None:
+        if self._ended:
+            return
         self.close_reason = str(error)
         self._messages.clear()
+        self._reader.forget()
+        self._unfinished.hold(self, 0)
         if not self._close_sent:
             self._send_frame(CLOSE, struct.pack("!H", error.code))
             self._close_sent = True
+            self._finish_sending()
         try:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError:
             pass
         self._drain()
         self.abort()
+
+    def _finish_sending(self) -> None:
+        """Wait until what is queued has been sent, at most `CLOSE_WAIT_SEC`."""
+        if self._sender is not None:
+            deadline = hubs.get_hub().schedule_call_global(CLOSE_WAIT_SEC, self.abort)
+            try:
+                self._sender.wait()
+            finally:
+                deadline.cancel()
 
     def _send_frame(self, opcode: int, payload: Buffer) -> None:
         if self._close_sent:
@@ -362,7 +260,7 @@ class WebSocket:
     def _queue(self, *buffers: Buffer) -> None:
         self._outgoing.extend(buffers)
         self._outgoing_bytes += sum(map(len, buffers))
-        if self._outgoing_bytes > MAX_OUTGOING_BYTES or len(self._outgoing) > 2 * MAX_OUTGOING_MESSAGES:
+        if self._outgoing_bytes > self._max_outgoing_bytes or len(self._outgoing) > 2 * MAX_OUTGOING_MESSAGES:
             self.close_reason = (
                 f"it does not read: {self._outgoing_bytes} bytes in {len(self._outgoing)} pieces wait for it"
             )
@@ -419,9 +317,10 @@ def is_upgrade(environ: dict[str, Any]) -> bool:
 def serve(
     environ: dict[str, Any],
     start_response: Callable[..., Any],
-    max_message_bytes: int,
+    limits: Limits,
     scratch: bytearray,
     handler: Callable[[WebSocket], None],
+    unfinished: Unfinished | None = None,
 ) -> list[bytes]:
     """Answer a handshake (section 4.2) and run `handler` with the connection; a WSGI application on eventlet.wsgi."""
     version = environ.get("HTTP_SEC_WEBSOCKET_VERSION")
@@ -448,7 +347,7 @@ def serve(
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError:
         pass  # the handler sees the end at once
-    websocket = WebSocket(sock, max_message_bytes, scratch)
+    websocket = WebSocket(sock, limits, scratch, unfinished)
     try:
         handler(websocket)
     finally:

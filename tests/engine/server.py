@@ -23,7 +23,6 @@ from typing import Any  # noqa: E402
 import socketio  # noqa: E402
 from socketio.exceptions import ConnectionRefusedError as Refused  # noqa: E402
 
-import engine.server  # noqa: E402
 import engine.session  # noqa: E402
 from engine.server import Server, same_host  # noqa: E402
 from serving import HttpServer  # noqa: E402
@@ -161,6 +160,8 @@ class Application:
             "environs": len(self.server.environ),
             "unfinished packets": len(self.server._binary_packet),
             "callbacks": len(manager.callbacks),
+            "unfinished bytes": self.server.eio.unfinished.bytes,
+            "given way": self.server.eio.unfinished.given_way,
             "protocol_errors": self.server.eio.protocol_errors,
             "handler_errors": self.server.handler_errors,
             "rss_mb": rss_mb(),
@@ -196,7 +197,6 @@ def main() -> None:
     for library in ("engineio.server", "socketio.server"):
         logging.getLogger(library).setLevel(logging.WARNING)
     options = json.loads(sys.argv[1]) if len(sys.argv) > 1 else {}
-    engine.server.JOIN_SEC = options.pop("join_sec", engine.server.JOIN_SEC)
     engine.session.UPGRADE_SEC = options.pop("upgrade_sec", engine.session.UPGRADE_SEC)
     engine.session.POLLING_SILENCE_SEC = options.pop("polling_silence_sec", engine.session.POLLING_SILENCE_SEC)
     application = Application(options)

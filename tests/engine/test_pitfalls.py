@@ -128,8 +128,8 @@ def test_pitfall_8_the_limit_of_a_message_is_the_one_that_was_set(tmp_path: Path
             assert connection.receive() == WebSocketClosed(1009)
         poller = server.poller(4)
         poller.join()
-        assert poller.post(f'42["echo","{"x" * 2_000_000}"]').status == 200
-        assert poller.post("4" * 3_000_001).status == 400
+        assert poller.post('451-["echo",{"_placeholder":true,"num":0}]\x1eb' + "AAAA" * 700_000).status == 200
+        assert poller.post("b" + "AAAA" * 750_000).status == 400
 
 
 def test_pitfall_9_a_client_that_joins_nothing_is_closed(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_pitfall_9_a_client_that_joins_nothing_is_closed(tmp_path: Path) -> None
 def _play_pitfall_9(server: EngineProcess) -> None:
     begun = time.monotonic()
     websocket = server.websocket(4)
-    poller = server.poller(4)
+    poller, refused_poller = server.poller(4), server.poller(3, "&behave=refuse")
     left = server.joined(4)
     left.send("41")
     refused = RawWebSocket(server.port, "/socket.io/?EIO=3&transport=websocket&behave=refuse")
@@ -152,5 +152,9 @@ def _play_pitfall_9(server: EngineProcess) -> None:
         assert isinstance(connection.receive(), WebSocketClosed)
     assert time.monotonic() - begun > 0.5
     assert poller.get().status == 400
+    assert refused_poller.get().status == 400
     stays.send('42["echo","still here"]')
     assert stays.receive() == '42["echo","still here"]'
+    for connection in (websocket, left, refused, stays):
+        connection.close()
+    server.until_all_gone()

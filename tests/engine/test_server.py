@@ -380,7 +380,9 @@ JUNK = {
     "an event without a name": "42[]",
     "an event whose name is a number": "42[1]",
     "an event whose name is an attachment": '451-[{"_placeholder":true,"num":0}]',
-    "a list that is too deep": "42" + "[" * 100_000,
+    "a list that is too deep for Python": "42" + "[" * 60_000,
+    "a list that is too deep": '42["echo",' + "[" * 100 + "]" * 101,
+    "an object that is too deep": '42["echo",' + '{"a":' * 100 + "1" + "}" * 100 + "]",
     "a number that is too long": '42["echo",' + "1" * 10_000 + "]",
     "an ack without a number": "43[1]",
     "an ack without data": "431",
@@ -418,7 +420,7 @@ def test_junk_over_websocket_closes_the_connection(server: EngineProcess, protoc
 
 @BOTH
 @pytest.mark.parametrize(
-    "what", ["letters", "no JSON", "eleven attachments", "engine letters", "a list that is too deep"]
+    "what", ["letters", "no JSON", "eleven attachments", "engine letters", "a list that is too deep for Python"]
 )
 def test_junk_over_polling_is_a_400_or_ends_the_session(server: EngineProcess, protocol: int, what: str) -> None:
     behaviour = f"polled junk {what} {protocol}"
@@ -444,7 +446,7 @@ def test_a_bad_payload_is_a_400_and_ends_the_session_and_its_waiting_poll(
     assert_refused(poller.get(), 1, "Session ID unknown")
 
 
-@pytest.mark.parametrize("length", ["-1", "abc", "1000001", "99999999999"])
+@pytest.mark.parametrize("length", ["-1", "abc", "1000001", "99999999999", "9" * 5000], ids=lambda length: length[:12])
 def test_a_body_of_a_length_that_is_none_or_too_large_is_not_read(server: EngineProcess, length: str) -> None:
     poller = server.poller()
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:

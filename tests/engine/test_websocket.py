@@ -1,15 +1,20 @@
 """The WebSocket parser, fed in every chunking, without sockets."""
 
+import gc
+import socket
 import struct
 import tracemalloc
+import weakref
 
 import pytest
 import wsproto.frame_protocol as rfc
+from eventlet.greenio import GreenSocket
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import websocket
-from engine.websocket import FIRST_BUFFER_BYTES, FRAMES_PER_TURN, MessageReader, WebSocketError
+from engine.reader import FIRST_BUFFER_BYTES, FRAMES_PER_TURN, MessageReader, WebSocketError
+from engine.websocket import Limits, WebSocket
 from raw_engineio import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, client_frame
 
 LIMIT = 1_000_000
@@ -47,9 +52,8 @@ def conversations(draw: st.DrawFn) -> tuple[bytes, Messages]:
     expected: Messages = []
     for _ in range(draw(st.integers(1, 6))):
         opcode = draw(st.sampled_from((TEXT, BINARY)))
-        payload = draw(
-            st.binary(max_size=300) | st.sampled_from((b"", bytes(125), bytes(126), bytes(65535), bytes(65536)))
-        )
+        content = st.text(st.characters(codec="utf-8"), max_size=100).map(str.encode) if opcode == TEXT else st.binary()
+        payload = draw(content | st.sampled_from((b"", bytes(125), bytes(126), bytes(65535), bytes(65536))))
         cuts = sorted(draw(st.lists(st.integers(0, len(payload)), max_size=4)))
         parts = [payload[a:b] for a, b in zip([0, *cuts], [*cuts, len(payload)], strict=True)]
         for number, part in enumerate(parts):
@@ -165,7 +169,7 @@ def test_a_ping_in_a_message_of_nearly_the_limit_does_not_count_towards_it() -> 
 def test_random_bytes_give_messages_or_an_error_of_the_protocol_and_nothing_else(
     data: bytes, chunks: list[int]
 ) -> None:
-    codes = [1002, 1009]
+    codes = [1002, 1007, 1009]
     try:
         messages = feed(reader(), data, chunks)
     except WebSocketError as error:
@@ -218,6 +222,81 @@ def test_after_a_turn_the_rest_is_read_before_what_comes_next() -> None:
     )
     messages = feed(one, sent)
     assert messages == [(TEXT, str(number).encode()) for number in range(1000)] + [(BINARY, bytes(5000))]
+
+
+def test_a_connection_that_has_ended_is_gone_at_once_and_not_when_python_looks_for_cycles() -> None:
+    """A thousand of them with 11 MB each would wait for that."""
+    ours, theirs = socket.socketpair()
+    connection = WebSocket(GreenSocket(ours), Limits(LIMIT), bytearray(100))
+    reference = weakref.ref(connection)
+    gc.disable()
+    try:
+        connection.abort()
+        del connection
+        assert reference() is None
+    finally:
+        gc.enable()
+        theirs.close()
+
+
+def test_what_came_before_a_fault_is_given_out_before_it() -> None:
+    one = reader()
+    (buffer,) = one.buffers()
+    sent = client_frame(TEXT, b"good") + client_frame(PING) + client_frame(3) + client_frame(TEXT, b"too late")
+    buffer[: len(sent)] = sent
+    assert one.received(len(sent)) == [(TEXT, b"good"), (PING, b"")]
+    assert one.more
+    for _ in range(2):
+        with pytest.raises(WebSocketError, match="unknown opcode 3"):
+            one.received(0)
+
+
+@given(st.text(min_size=1), st.integers(1, 400), st.integers(1, 9), st.binary(min_size=4, max_size=4))
+def test_a_wrong_byte_is_noticed_when_it_comes_and_right_ones_are_not(
+    before: str, later: int, chunk: int, mask: bytes
+) -> None:
+    """In every position towards the mask, and however the frame is cut."""
+    good = before.encode("utf-8", "replace")
+    frame = client_frame(TEXT, good + b"\xff" + bytes(later), mask=mask)
+    until_fault = len(frame) - later
+    one = reader()
+    assert feed(one, frame[: until_fault - 1], [chunk] * len(frame)) == []
+    with pytest.raises(WebSocketError, match="not UTF-8") as caught:
+        feed(one, frame[until_fault - 1 : until_fault])
+    assert caught.value.code == 1007
+
+
+def test_text_has_a_limit_of_its_own_also_in_fragments() -> None:
+    def one() -> MessageReader:
+        return MessageReader(LIMIT, bytearray(1 << 16), max_text_bytes=100)
+
+    assert feed(one(), client_frame(TEXT, bytes(100))) == [(TEXT, bytes(100))]
+    assert feed(one(), client_frame(BINARY, bytes(101))) == [(BINARY, bytes(101))]
+    fragments = client_frame(BINARY, bytes(60), fin=False) + client_frame(CONTINUATION, bytes(60))
+    assert feed(one(), fragments) == [(BINARY, bytes(120))]
+    for sent in (
+        client_frame(TEXT, bytes(101))[:8],
+        client_frame(TEXT, bytes(60), fin=False) + client_frame(CONTINUATION, bytes(41))[:8],
+    ):
+        with pytest.raises(WebSocketError, match="101 bytes or more, at most 100") as caught:
+            feed(one(), sent)
+        assert caught.value.code == 1009
+
+
+def test_what_is_held_is_told_when_it_is_much() -> None:
+    told: list[int] = []
+    one = MessageReader(LIMIT, bytearray(1 << 16), hold=told.append)
+    feed(one, client_frame(BINARY, bytes(FIRST_BUFFER_BYTES)), [1000] * 100)
+    assert told == []
+    feed(one, client_frame(BINARY, bytes(500_000)))
+    assert told == [*sorted(told[:-1]), 0]
+    assert max(told) == 500_000
+    told.clear()
+    feed(one, client_frame(BINARY, bytes(60_000), fin=False))
+    feed(one, client_frame(CONTINUATION, bytes(60_000), fin=False))
+    assert told == [120_000]
+    feed(one, client_frame(CONTINUATION, b"x"))
+    assert told == [120_000, 0]
 
 
 CLOSE_PAYLOADS = {

@@ -1,0 +1,63 @@
+"""Who gives way when unfinished messages take more memory than they may together."""
+
+from engine.unfinished import Unfinished
+
+
+class Holder:
+    def __init__(self) -> None:
+        self.gave_way = False
+
+    def give_way(self) -> None:
+        self.gave_way = True
+
+
+def test_what_is_held_is_summed_up_and_given_back() -> None:
+    unfinished = Unfinished(1000)
+    one, other = Holder(), Holder()
+    unfinished.hold(one, 300)
+    unfinished.hold(other, 500)
+    unfinished.hold(one, 400)
+    assert unfinished.bytes == 900
+    unfinished.hold(one, 0)
+    unfinished.hold(one, 0)
+    assert unfinished.bytes == 500
+    unfinished.hold(Holder(), 0)
+    assert unfinished.bytes == 500
+    assert not one.gave_way
+    assert not other.gave_way
+
+
+def test_who_holds_most_gives_way_whoever_comes_last() -> None:
+    unfinished = Unfinished(1000)
+    small, largest, last = Holder(), Holder(), Holder()
+    unfinished.hold(small, 200)
+    unfinished.hold(largest, 600)
+    unfinished.hold(last, 300)
+    assert [holder.gave_way for holder in (small, largest, last)] == [False, True, False]
+    assert unfinished.bytes == 500
+    unfinished.hold(last, 900)
+    assert [holder.gave_way for holder in (small, last)] == [False, True]
+    assert unfinished.bytes == 200
+    assert unfinished.given_way == 2
+
+
+def test_as_many_give_way_as_need_to() -> None:
+    unfinished = Unfinished(1000)
+    holders = [Holder() for _ in range(10)]
+    for holder in holders:
+        unfinished.hold(holder, 100)
+    new = Holder()
+    unfinished.hold(new, 99)
+    assert sum(holder.gave_way for holder in holders) == 1
+    assert unfinished.bytes == 999
+
+
+def test_holding_on_after_giving_way_counts_again() -> None:
+    """Whoever was told may still write down what it has, until it has ended."""
+    unfinished = Unfinished(1000)
+    one = Holder()
+    unfinished.hold(one, 1001)
+    assert one.gave_way
+    assert unfinished.bytes == 0
+    unfinished.hold(one, 0)
+    assert unfinished.bytes == 0
