@@ -166,16 +166,15 @@ def _not_an_image(message: str) -> InvalidFrame:
 #     no length            01 (TEM), D0-D7 (RST), D8 (SOI), D9 (EOI)
 #     scan data            after DA (SOS); an FF within is followed by 00 or D0-D7, so that FF D9 is the end
 #
-# Decoders search for the next FF where a segment doesn't start with one; here that is no image (rule 3).
+# Decoders search for the next FF where a segment doesn't start with one; here that is no image (rule 3). Nor is a file
+# with two frame headers before its scan: of those libjpeg makes nothing, and Pillow an image of the second one's size.
 
-_JPEG_SOF: Final = frozenset(
-    {*range(0xC0, 0xD0), 0xDE}  # DE announces the full size of a hierarchical image, whose frames are smaller at first
-    - {0xC4, 0xC8, 0xCC}  # Huffman tables, reserved, arithmetic conditioning
-)
+_JPEG_SOF: Final = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # Huffman tables, reserved, arithmetic coding
+_JPEG_SOS: Final = 0xDA
 _JPEG_NO_LENGTH: Final = frozenset({0x01, *range(0xD0, 0xD8)})
-_JPEG_NO_HEADER: Final = frozenset(
-    {0x00, 0xD8, 0xD9, 0xDA}
-)  # stuffing, a second start, the end or a scan before any SOF
+#: Stuffing, a second start, the end, a scan before any SOF; and DE, the full size of a hierarchical image, whose frames
+#: are smaller at first, and which no decoder reads.
+_JPEG_NO_HEADER: Final = frozenset({0x00, 0xD8, 0xD9, _JPEG_SOS, 0xDE})
 _JPEG_FILL: Final = re.compile(rb"\xff+")
 _JPEG_LENGTH: Final = Struct(">H")
 _JPEG_FRAME: Final = Struct(">HxHHB")
@@ -184,6 +183,7 @@ _JPEG_EOI: Final = b"\xff\xd9"
 
 def _read_jpeg(image: bytes | bytearray | memoryview) -> _Header:
     at = 2
+    header: _Header | None = None
     # Rule 2: metadata and padding take hundreds of segments at most; more are paid for by the bytes between them.
     for _ in range(1_000 + len(image) // 256):
         if image[at] != 0xFF:
@@ -195,28 +195,36 @@ def _read_jpeg(image: bytes | bytearray | memoryview) -> _Header:
             at = fill.end() - 1
             marker = image[at + 1]
         at += 2
-        if marker in _JPEG_SOF:
-            length, height, width, components = _JPEG_FRAME.unpack_from(image, at)
-            if length != 8 + 3 * components or not components:
-                raise _not_an_image(f"the JPEG's frame header of {components} components has {length} bytes")
-            return _Header(ImageInfo("image/jpeg", width, height), at + length + len(_JPEG_EOI), _JPEG_EOI)
+        if marker == _JPEG_SOS and header is not None:
+            return header
         if marker in _JPEG_NO_LENGTH:
             continue
         if marker in _JPEG_NO_HEADER:
-            raise _not_an_image(f"the JPEG has marker {marker:02x} at byte {at - 1}, expected a frame header before it")
+            wanted = "a scan" if header is not None else "a frame header"
+            raise _not_an_image(f"the JPEG has marker {marker:02x} at byte {at - 1}, expected {wanted} before it")
         (length,) = _JPEG_LENGTH.unpack_from(image, at)
         if length < 2:
             raise _not_an_image(f"the JPEG's segment at byte {at - 2} has length {length}, expected at least 2")
+        if marker in _JPEG_SOF:
+            if header is not None:
+                raise _not_an_image(f"the JPEG has a second frame header at byte {at - 2}, expected one")
+            _, height, width, components = _JPEG_FRAME.unpack_from(image, at)
+            if length != 8 + 3 * components or not components:
+                raise _not_an_image(f"the JPEG's frame header of {components} components has {length} bytes")
+            header = _Header(ImageInfo("image/jpeg", width, height), at + length + len(_JPEG_EOI), _JPEG_EOI)
         at += length
-    raise _not_an_image(f"the first {at} bytes of the JPEG have too many segments and no frame header")
+    raise _not_an_image(f"the first {at} bytes of the JPEG have too many segments, and no frame header with a scan")
 
 
 # PNG: 8 bytes of signature, then chunks, each   u32 length | 4 letters | length bytes | u32 CRC
 #
 #     the first   13 | IHDR | u32 width | u32 height | 5 bytes
 #     the last     0 | IEND | ae 42 60 82
+#
+# A second IHDR before the pixels (IDAT) is refused: of those libpng makes nothing, and Pillow an image of its size.
 
 _PNG_IHDR: Final = Struct(">8xI4sII")
+_PNG_CHUNK: Final = Struct(">I4s")
 _PNG_HEADER_BYTES: Final = 8 + 12 + 13
 _PNG_IEND: Final = b"\0\0\0\0IEND\xaeB`\x82"
 
@@ -227,6 +235,16 @@ def _read_png(image: bytes | bytearray | memoryview) -> _Header:
         raise _not_an_image(f"the PNG's first chunk is {name!r} of {length} bytes, expected IHDR of 13")
     if max(width, height) >= 1 << 31:
         raise _not_an_image(f"the PNG is {width} x {height} pixels, expected sides below 2^31")
+    at, name = _PNG_HEADER_BYTES, b""
+    for _ in range(1_000 + len(image) // 256):  # rule 2, as above
+        if at + _PNG_CHUNK.size > len(image) or name in (b"IDAT", b"IEND"):
+            break
+        length, name = _PNG_CHUNK.unpack_from(image, at)
+        if name == b"IHDR":
+            raise _not_an_image(f"the PNG has a second IHDR at byte {at}, expected one")
+        at += 12 + length
+    else:
+        raise _not_an_image(f"the first {at} bytes of the PNG have too many chunks and no pixels")
     return _Header(ImageInfo("image/png", width, height), _PNG_HEADER_BYTES + len(_PNG_IEND), _PNG_IEND)
 
 

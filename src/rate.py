@@ -1,4 +1,4 @@
-"""How often: a bucket that says which frames come too fast, a meter that says how fast they come, a gate for what is
+"""How often: a bucket that says which frames come too fast, a meter that says how fast they come, gates for what is
 said."""
 
 
@@ -83,3 +83,27 @@ class OncePerSecond:
         if len(self._last) > self._max_keys:
             del self._last[next(iter(self._last))]
         return True
+
+
+class InSum:
+    """Lets a log line be written once a second per cause and so often in all, and counts what was not written.
+
+    Args:
+        lines_per_sec: of all causes together, for clients may bring new causes as fast as they like.
+        now: the clock's time in seconds, as given to `count`.
+    """
+
+    __slots__ = ("_all", "_once", "_unwritten")
+
+    def __init__(self, lines_per_sec: float, now: float) -> None:
+        self._once = OncePerSecond(max_keys=1_000)
+        self._all = TokenBucket(lines_per_sec, now)
+        self._unwritten = 0
+
+    def count(self, cause: str, now: float) -> str | None:
+        """Something happened now; returns what ends its line, the number that had none, or None if it has none."""
+        if not self._once.allows(cause, now) or not self._all.take(now):
+            self._unwritten += 1
+            return None
+        unwritten, self._unwritten = self._unwritten, 0
+        return f" (lines left out before: {unwritten})" if unwritten else ""

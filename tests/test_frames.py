@@ -86,7 +86,6 @@ SOF_MARKERS = [0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD,
 
 TAKEN: dict[str, tuple[bytes, str, int, int]] = {
     **{f"JPEG with SOF {marker:02x}": (jpeg(sof(marker, 7, 5)), "image/jpeg", 7, 5) for marker in SOF_MARKERS},
-    "hierarchical JPEG": (jpeg(sof(0xDE, 70, 50) + sof(0xC0, 7, 5)), "image/jpeg", 70, 50),
     "JPEG of one component": (jpeg(sof(0xC0, 7, 5, components=1)), "image/jpeg", 7, 5),
     "JPEG with EXIF and its thumbnail": (jpeg(EXIF + sof(0xC0, 7, 5)), "image/jpeg", 7, 5),
     "JPEG with comments": (jpeg(segment(0xFE, b"\xff\xc0 no header") * 40 + sof(0xC0, 7, 5)), "image/jpeg", 7, 5),
@@ -142,7 +141,8 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
     "JPEG without its end": (jpeg(end=b""), "truncated", "expected its end mark ff d9"),
     "JPEG with half its end": (jpeg(end=b"\xff"), "truncated", "expected its end mark ff d9"),
     "JPEG whose thumbnail alone has an end": (jpeg(EXIF + sof(0xC0, 7, 5), end=b""), "truncated", "expected its end"),
-    "JPEG ending in its frame header": (jpeg(scan=b"", end=b""), "truncated", "ends after 21 bytes, expected at least"),
+    "JPEG ending in its frame header": (jpeg(scan=b"", end=b""), "truncated", "ends after 21 bytes, within its header"),
+    "JPEG ending where its scan begins": (jpeg(scan=SCAN[:2], end=b""), "truncated", "expected its end mark ff d9"),
     "JPEG whose end is too far from the end": (jpeg(end=EOI + bytes(70_000)), "truncated", "expected its end mark"),
     "JPEG cut and filled up with zeros": (jpeg(end=bytes(4096)), "truncated", "expected its end mark"),
     "JPEG with garbage between segments": (jpeg(b"\0" + sof(0xC0, 7, 5)), "not_an_image", "byte 2 is 00, expected"),
@@ -159,11 +159,45 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
     ),
     "JPEG whose height follows later (DNL)": (jpeg(sof(0xC0, 7, 0)), "not_an_image", "7 x 0 pixels, expected at least"),
     "JPEG of no width": (jpeg(sof(0xC0, 0, 5)), "not_an_image", "0 x 5 pixels, expected at least 1 x 1"),
-    "JPEG of segments only": (jpeg(b"\xff\xd0" * 4000), "not_an_image", "too many segments and no frame header"),
+    "JPEG of segments only": (jpeg(b"\xff\xd0" * 4000), "not_an_image", "too many segments, and no frame header"),
+    "JPEG of a frame header and segments only": (
+        jpeg(sof(0xC0, 7, 5) + b"\xff\xd0" * 4000),
+        "not_an_image",
+        "too many segments, and no frame header with a scan",
+    ),
+    "hierarchical JPEG": (jpeg(sof(0xDE, 70, 50) + sof(0xC0, 7, 5)), "not_an_image", "marker de at byte 3"),
+    "JPEG with two frame headers": (jpeg(sof(0xC0, 7, 5) + sof(0xC2, 7, 5)), "not_an_image", "second frame header"),
+    "JPEG that starts again before its scan": (
+        jpeg(sof(0xC0, 7, 5) + b"\xff\xd8"),
+        "not_an_image",
+        "marker d8 at byte 22, expected a scan before it",
+    ),
+    "JPEG with garbage before its scan": (jpeg(sof(0xC0, 7, 5) + b"\0"), "not_an_image", "byte 21 is 00, expected"),
     "PNG of no height": (png(7, 0), "not_an_image", "7 x 0 pixels"),
     "PNG with a side of 2^31": (png(7, 1 << 31), "not_an_image", "expected sides below 2^31"),
     "PNG with another first chunk": (png(7, 5, first=b"CgBI"), "not_an_image", "first chunk is b'CgBI' of 13 bytes"),
     "PNG with a long first chunk": (png(7, 5, length=14), "not_an_image", "of 14 bytes, expected IHDR of 13"),
+    "PNG with two headers": (
+        png(7, 5)[:-12] + pack(">I4sII", 13, b"IHDR", 70, 50) + bytes(9) + IEND,
+        "not_an_image",
+        "a second IHDR at byte 33",
+    ),
+    "PNG with two headers and something between": (
+        png(7, 5)[:-12]
+        + pack(">I", 4)
+        + b"tEXtIDAT"
+        + bytes(4)
+        + pack(">I4sII", 13, b"IHDR", 70, 50)
+        + bytes(9)
+        + IEND,
+        "not_an_image",
+        "a second IHDR at byte 49",
+    ),
+    "PNG of chunks only": (
+        png(7, 5)[:-12] + (bytes(4) + b"tEXt" + bytes(4)) * 4000 + IEND,
+        "not_an_image",
+        "too many chunks and no pixels",
+    ),
     "PNG cut in its header": (png(7, 5)[:20], "truncated", "ends after 20 bytes, within its header"),
     "PNG without its end": (png(7, 5)[:-1], "truncated", "expected at least 45"),
     "PNG with its end cut off after data": (png(7, 5)[:-12] + bytes(99), "truncated", "expected its end mark 00 00"),
@@ -249,7 +283,7 @@ def test_the_length_is_looked_at_before_anything_else() -> None:
 
 
 def test_the_header_alone_is_enough_to_read_the_size() -> None:
-    assert read_header(jpeg(scan=b"", end=b"")) == ImageInfo("image/jpeg", 7, 5)
+    assert read_header(jpeg(scan=SCAN[:2], end=b"")) == ImageInfo("image/jpeg", 7, 5)
     assert read_header(bmp(7, 5, pixels=b"")) == ImageInfo("image/bmp", 7, 5)
 
 
@@ -438,6 +472,8 @@ HOSTILE = {
     "fill bytes": b"\xff\xd8" + b"\xff" * (8 << 20),
     "empty segments": b"\xff\xd8" + segment(0xFE, b"") * (2 << 20),
     "restart markers": b"\xff\xd8" + b"\xff\xd0" * (4 << 20),
+    "segments behind the frame header": b"\xff\xd8" + sof(0xC0, 7, 5) + segment(0xFE, b"") * (2 << 20),
+    "empty chunks": png(7, 5)[:-12] + (bytes(4) + b"tEXt" + bytes(4)) * (700_000),
     "an end that nearly comes": jpeg(end=b"\xff" * (8 << 20)),
 }
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rate import OncePerSecond, RateMeter, TokenBucket
+from rate import InSum, OncePerSecond, RateMeter, TokenBucket
 
 
 @pytest.mark.parametrize("rate_hz", [0.1, 0.5, 1, 5, 60, 250.5])
@@ -95,3 +95,17 @@ def test_the_gate_remembers_a_bounded_number_of_causes() -> None:
     assert said.allows("a", 0.6)
     assert not said.allows("c", 0.7)
     assert len(said._last) == 3
+
+
+def test_a_line_is_written_once_a_second_for_each_cause_and_says_how_many_were_not() -> None:
+    lines = InSum(lines_per_sec=20, now=0.0)
+    assert [lines.count("login", now) for now in (0.0, 0.1, 0.2, 1.1, 2.2)] == [
+        "", None, None, " (lines left out before: 2)", "",
+    ]  # fmt: skip
+
+
+def test_ever_new_causes_share_so_many_lines_a_second() -> None:
+    lines = InSum(lines_per_sec=20, now=0.0)
+    written = [lines.count(f"user{number}", number / 100) for number in range(500)]
+    assert 100 <= sum(text is not None for text in written) <= 121
+    assert "left out before" in str(lines.count("user9999", 9.0))

@@ -1,14 +1,20 @@
 """The door: every gateway's clients log in, open streams and are limited here, and nowhere else."""
 
 import logging
-from typing import Protocol
+import time
+from typing import Final, Protocol
 
 from auth.login import Authenticator
 from auth.sessions import Sessions
 from frames import Limits
 from hub import FrameHub, Sender, Stream
+from rate import InSum
 
 logger = logging.getLogger(__name__)
+
+#: The log follows each user's coming and going, a line a second. When more come and go than anybody can read, the rest
+#: is counted: what a client makes the server write must not fill its disk.
+LIFE_LINES_PER_SEC: Final = 20
 
 
 class StreamNames(Protocol):
@@ -61,6 +67,7 @@ class Door:
         self._names = names
         self._limits = limits
         self._rate_hz = rate_hz
+        self._ends = InSum(LIFE_LINES_PER_SEC, time.monotonic())
 
     def log_in(self, name: object, password: object, address: str) -> str:
         """Check a name and a password and return the user's name. Waits: for a hash, a database, a place in the queue.
@@ -94,5 +101,6 @@ class Door:
         if stream.live:
             stream.end()
             self._names.release(stream.name)
-            refused = ", ".join(f"{count} × {code}" for code, count in sorted(stream.refused.items()))
-            logger.info("%s ended after %d frames, refused: %s", stream.name, stream.frames, refused or "none")
+            if (left_out := self._ends.count(stream.user, time.monotonic())) is not None:
+                refused = ", ".join(f"{count} × {code}" for code, count in sorted(stream.refused.items())) or "none"
+                logger.info("%s ended after %d frames, refused: %s%s", stream.name, stream.frames, refused, left_out)

@@ -16,10 +16,10 @@ import socketio.exceptions
 
 from auth.login import LoginRefused, TooManyGuesses
 from engine.server import LIFECYCLE_EVENTS, Server
-from green import call_later, spawn
+from green import Task, call_later, spawn
 from hub import Refusal, Result, Stream
-from ingest.door import Door
-from rate import OncePerSecond
+from ingest.door import LIFE_LINES_PER_SEC, Door
+from rate import InSum, OncePerSecond
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,46 @@ def valid_event_name(name: object) -> bool:
     return isinstance(name, str) and EVENT_NAME.fullmatch(name) is not None and name not in RESERVED_EVENTS
 
 
+def _named(name: object) -> str:
+    """How a refusal shows a name that a client may not use; it may be of any type, and megabytes long."""
+    return f"named {name[:64]!r}, see docs/protocol.md" if isinstance(name, str) else f"that is {_kind(name)}, not text"
+
+
+def _kind(value: object) -> str:
+    """What a client sent, in the words of its own language rather than ours."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true or false"
+        case int() | float():
+            return "a number"
+        case str():
+            return "text"
+        case bytes():
+            return "bytes"
+        case list():
+            return "a list"
+    return "an object"
+
+
+class _Lines:
+    """The gateway's log lines that clients cause."""
+
+    def __init__(self) -> None:
+        now = time.monotonic()
+        self._logins = InSum(LIFE_LINES_PER_SEC, now)
+        self._ends = InSum(LIFE_LINES_PER_SEC, now)
+
+    def logged_in(self, stream: Stream, address: str) -> None:
+        if (left_out := self._logins.count(stream.user, time.monotonic())) is not None:
+            logger.info("%s logged in from %s as stream %s%s", stream.user, address, stream.name, left_out)
+
+    def disconnected(self, who: str, reason: str) -> None:
+        if (left_out := self._ends.count(reason, time.monotonic())) is not None:
+            logger.info("%s: disconnected: %s%s", who, reason, left_out)
+
+
 class Connection:
     """One client; it is the `Sender` of its stream.
 
@@ -51,8 +91,9 @@ class Connection:
         gone: it has disconnected.
     """
 
-    def __init__(self, server: Server, sid: str, address: str) -> None:
+    def __init__(self, server: Server, sid: str, address: str, lines: _Lines) -> None:
         self._server = server
+        self._lines = lines
         self._said = OncePerSecond()
         self._seq_before_stream = 0
         self.sid = sid
@@ -76,11 +117,9 @@ class Connection:
         if more:
             refusal = Refusal("bad_arguments", f"{2 + len(more)} arguments, expected an image and maybe an event")
         elif not isinstance(image, bytes):
-            refusal = Refusal("bad_arguments", f"an image of type {type(image).__name__}, expected bytes")
+            refusal = Refusal("bad_arguments", f"an image that is {_kind(image)}, expected bytes")
         elif result_event is not None and not valid_event_name(result_event):
-            refusal = Refusal(
-                "bad_event_name", f"a result event named {str(result_event)[:64]!r}, see docs/protocol.md"
-            )
+            refusal = Refusal("bad_event_name", f"a result event {_named(result_event)}")
         if self.stream is None:
             self._seq_before_stream += 1
             return Refusal("not_logged_in", "frames are taken after a login only")
@@ -99,7 +138,7 @@ class Connection:
 
     def close(self, reason: str) -> None:
         if not self.gone:
-            logger.info("%s: disconnected: %s", self.stream.name if self.stream else self.address, reason)
+            self._lines.disconnected(self.stream.name if self.stream else self.address, reason)
             self._server.disconnect(self.sid)
 
     # --
@@ -128,6 +167,9 @@ class SocketioGateway:
         self._server = server
         self._door = door
         self._connections: dict[str, Connection] = {}
+        self._streaming: dict[str, set[Connection]] = {}  # by user, those that are logged in
+        self._asking: dict[str, Task] = {}
+        self._lines = _Lines()
         self.logins = 0
         self.refused_logins = 0
         self.frames_before_login = 0
@@ -141,7 +183,7 @@ class SocketioGateway:
         return len(self._connections)
 
     def _connect(self, sid: str, environ: dict[str, Any], auth: Any = None) -> None:
-        connection = self._connections[sid] = Connection(self._server, sid, environ.get("REMOTE_ADDR", ""))
+        connection = self._connections[sid] = Connection(self._server, sid, environ.get("REMOTE_ADDR", ""), self._lines)
         connection.cancel_deadline = call_later(
             LOGIN_SEC, lambda: self._cut_without_login(connection, f"no login within {LOGIN_SEC:g} s")
         )
@@ -162,7 +204,14 @@ class SocketioGateway:
         connection.cancel_deadline()
         self._connections.pop(connection.sid, None)
         if connection.stream is not None:
-            self._door.end_stream(connection.stream)
+            self._end_stream(connection, connection.stream)
+
+    def _end_stream(self, connection: Connection, stream: Stream) -> None:
+        streaming = self._streaming[stream.user]
+        streaming.discard(connection)
+        if not streaming:
+            del self._streaming[stream.user]
+        self._door.end_stream(stream)
 
     def _cut_without_login(self, connection: Connection, why: str) -> None:
         if connection.stream is None and not connection.logging_in:
@@ -179,7 +228,7 @@ class SocketioGateway:
             return False
         name, password, event = arguments
         if not valid_event_name(event):
-            connection.error("bad_event_name", f"a callback event named {str(event)[:64]!r}, see docs/protocol.md")
+            connection.error("bad_event_name", f"a callback event {_named(event)}")
             return False
         try:
             self._log_in(connection, {"username": name, "password": password})
@@ -229,23 +278,39 @@ class SocketioGateway:
             self._door.end_stream(stream)
             return
         if connection.stream is not None:
-            self._door.end_stream(connection.stream)
+            self._end_stream(connection, connection.stream)
         connection.stream = stream
+        self._streaming.setdefault(user, set()).add(connection)
         connection.cancel_deadline()
         self.logins += 1
-        logger.info("%s logged in from %s as stream %s", user, connection.address, stream.name)
+        self._lines.logged_in(stream, connection.address)
 
     def _end_dead_connections(self, user: str) -> None:
         """Ask the user's other connections for a sign of life; a phone that lost its network comes back under its own
-        name."""
-        older = [connection for connection in self._connections.values() if connection.user == user]
-        probes = [spawn(self._end_if_dead, connection) for connection in older]
-        for probe in probes:
-            probe.wait()
+        name.
+
+        Logins of a user at the same time wait for one round of questions: whoever has many connections and logs in
+        over and over must not have each of them asked each time.
+        """
+        round_of_questions = self._asking.get(user)
+        if round_of_questions is None:
+            round_of_questions = self._asking[user] = spawn(self._ask_all, user)
+        round_of_questions.wait()
+
+    def _ask_all(self, user: str) -> None:
+        try:
+            questions = [spawn(self._end_if_dead, connection) for connection in self._streaming.get(user, ())]
+            for question in questions:
+                question.wait()
+        finally:
+            del self._asking[user]
 
     def _end_if_dead(self, connection: Connection) -> None:
         if not self._server.is_alive(connection.sid, PROBE_SEC) and not connection.gone:
-            logger.info("%s gave no sign of life for %g s while its user logged in again", connection.sid, PROBE_SEC)
+            self._lines.disconnected(
+                connection.stream.name if connection.stream else connection.address,
+                f"no sign of life for {PROBE_SEC:g} s, while its user logged in again",
+            )
             self._server.drop(connection.sid)
 
     def _receive_image(self, sid: str, *arguments: Any) -> dict[str, Any] | None:

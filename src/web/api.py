@@ -15,6 +15,7 @@ from auth.login import Authenticator, LoginRefused, LoginUnavailable, TooManyGue
 from auth.sessions import Sessions
 from hub import FrameHub, Stream
 from metrics import CONTENT_TYPE, Metrics
+from rate import OncePerSecond
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ def make_site(
     site = Flask("imageserver", static_folder=None)
     site.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     site.json.sort_keys = False  # type: ignore[attr-defined]
+    said = OncePerSecond()
 
     def viewer() -> Viewer:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
@@ -69,7 +71,10 @@ def make_site(
 
     @site.post("/api/v1/token")
     def make_token() -> dict[str, str]:
-        body = request.get_json(silent=True)
+        try:
+            body = request.get_json(silent=True)
+        except RecursionError:  # thousands of lists in one another
+            body = None
         if not isinstance(body, dict):
             raise ApiError(400, "bad_arguments", "expected a JSON object {username, password}")
         try:
@@ -103,8 +108,9 @@ def make_site(
         return _error(error.code or 500, code, error.description or code, {})
 
     @site.errorhandler(Exception)
-    def answer_failure(_error_of_ours: Exception) -> Response:
-        logger.exception("%s %s failed", request.method, request.path)
+    def answer_failure(error: Exception) -> Response:
+        if said.allows(type(error).__name__, time.monotonic()):
+            logger.exception("%s %r failed", request.method, request.path[:64])
         return _error(500, "failed", "the server could not do this; its log says why", {})
 
     @site.after_request

@@ -12,6 +12,7 @@ import socketio.exceptions
 
 from phones import Phone
 from pictures import picture
+from raw_engineio import PING, RawWebSocket
 from running import RunningServer, running_server, until
 
 TRANSPORTS = {"polling": ["polling"], "websocket": ["websocket"], "upgrade": None}
@@ -176,6 +177,25 @@ def test_a_phone_that_lost_its_network_comes_back_under_its_own_name(server: Run
     finally:
         silent.kill()
         silent.communicate()
+
+
+def test_thirty_logins_of_a_user_at_once_ask_an_older_connection_for_one_sign_of_life(server: RunningServer) -> None:
+    def logged_in_without_waiting() -> RawWebSocket:
+        client = RawWebSocket(server.port, "/socket.io/?EIO=4&transport=websocket")
+        client.send("40")
+        client.send('42["authenticate","user2","pass2","in"]')
+        return client
+
+    with logged_in_without_waiting() as older:
+        while older.receive() != '42["in",true]':
+            pass
+        others = [logged_in_without_waiting() for _ in range(30)]
+        asked = 0
+        while (frame := older.receive_frame()) is not None:  # until it is cut, as it says nothing
+            asked += frame[0] == PING
+        assert asked == 1
+        for other in others:
+            other.close()
 
 
 def test_a_client_may_log_in_as_it_connects(server: RunningServer, streams) -> None:
