@@ -7,10 +7,9 @@ engine (Socket.IO) ─► SocketioGateway ─► Door ─► Stream ─► Frame
 
 import logging
 import secrets
-import signal
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, TextIO
 
 import socketio
 
@@ -21,19 +20,22 @@ from auth.users import UsersError, open_users
 from children import Children
 from display.display import Display, NoScreen
 from engine.server import Server, same_host
-from green import Once, offload, sleep, spawn
+from green import Once, finish_offloaded, offload, sleep, spawn
 from hub import FrameHub
 from ingest.door import Door, LocalStreamNames
 from ingest.socketio_gateway import SocketioGateway
 from metrics import Metrics, Reading
 from serving import CannotListen, HttpServer, raise_file_limit
 from settings import Settings, read_settings
+from stopping import StopRequest
 from web.api import make_site
 
 logger = logging.getLogger(__name__)
 
 #: The clients' closing handshakes take at most so long; the children have 2 s beside that, and the whole stop has 3.
 STOP_SEC: Final = 1.0
+#: A write to the disk or to a database that is under way when all else has ended may take so long.
+FINISH_SEC: Final = 0.5
 #: How soon a signal is noticed.
 STOP_STEP_SEC: Final = 0.1
 #: A message is larger than its image: in a poll it is base64, broken into lines (7/5), and a frame a little too large
@@ -42,12 +44,16 @@ MESSAGE_OVERHEAD_BYTES: Final = 64 * 1024
 
 
 class App:
-    """The server, composed and not yet started."""
+    """The server, composed and not yet started. Making it may wait, for a database.
+
+    Raises:
+        UsersError: the accounts cannot be read.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.hub = FrameHub()
-        self.users = open_users(settings.users) if settings.auth else None
+        self.users = offload("database", open_users, settings.users) if settings.auth else None
         self.authenticator = Authenticator(self.users, Guard(), offload, Once)
         self.sessions = Sessions(secrets.token_bytes(32), self.users, offload)
         self.door = Door(
@@ -81,7 +87,6 @@ class App:
         Raises:
             NoScreen: windows are wanted, and there is nowhere to show them.
             CannotListen: the address is taken, or not ours.
-            UsersError: the accounts cannot be read.
         """
         if self.users is not None:
             self._warn_of_demo_accounts()
@@ -94,11 +99,13 @@ class App:
         return self._http.url
 
     def stop(self) -> None:
-        """Tell the clients, and end the connections and the children, side by side."""
+        """Tell the clients, and end the connections and the children, side by side; also of a start that was given up
+        half-way."""
         children_end = spawn(self.children.stop)
         self.engine.eio.disconnect()
         if self._http is not None:
             self._http.stop(STOP_SEC)
+        finish_offloaded(("disk", "database"), FINISH_SEC)
         children_end.wait()
 
     def _max_connections(self) -> int:
@@ -166,30 +173,47 @@ class App:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the server until SIGTERM or Ctrl-C; returns the exit status: 0, or 2 when it cannot start as told."""
+    """Run the server until it is told to stop; returns the exit status: 0, or 2 when it cannot start as told."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for library in ("engineio.server", "socketio.server", "eventlet.wsgi"):
         logging.getLogger(library).setLevel(logging.WARNING)  # at INFO they write lines for every frame
-    stopping = False
-
-    def stop(_signal: int, _frame: object) -> None:
-        # Nothing else: a signal comes in the middle of anything, also of the loop itself. The main greenlet looks at
-        # the flag.
-        nonlocal stopping
-        stopping = True
-
     settings = read_settings(arguments)
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    try:
-        app = App(settings)
-        url = app.start()
-    except (NoScreen, CannotListen, UsersError) as error:
-        print(f"ImageServer.py: {error}", file=sys.stderr)
-        return 2
-    print(f"ImageServer listening on {url}", flush=True)
-    while not stopping:
+    stop = StopRequest()
+    app: App | None = None
+    trouble: Exception | None = None
+    started = Once()
+
+    def start() -> None:
+        nonlocal app, trouble
+        try:
+            app = App(settings)
+            _say(f"ImageServer listening on {app.start()}", sys.stdout)
+        except Exception as error:
+            trouble = error
+        finally:
+            started.set()
+
+    # To open the accounts and to start a child may take seconds, and is given up when the server is told to stop.
+    starting = spawn(start)
+    while not (stop.came or started.wait(STOP_STEP_SEC)):
+        pass
+    while not (stop.came or trouble):
         sleep(STOP_STEP_SEC)
-    logger.info("stopping")
-    app.stop()
-    return 0
+    if stop.came:
+        logger.info("stopping")
+        starting.kill()
+    if app is not None:
+        app.stop()
+    if trouble is None or stop.came:  # trouble that comes with the signal: it was sent to the children as well
+        return 0
+    if not isinstance(trouble, (NoScreen, CannotListen, UsersError)):
+        raise trouble
+    _say(f"ImageServer.py: {trouble}", sys.stderr)
+    return 2
+
+
+def _say(line: str, file: TextIO) -> None:
+    try:
+        print(line, file=file, flush=True)
+    except OSError:
+        pass  # a pipe that nobody reads any more

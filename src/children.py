@@ -253,6 +253,8 @@ class Child(Generic[T]):
         while True:
             self._changed.wait(LOOK_SEC)
             if self._stopping.is_set():
+                if self.state == "starting":
+                    process.kill()  # it has nothing to finish, and does not listen yet
                 return "it was asked to end"
             self._receive()
             if self._trouble is not None:

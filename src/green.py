@@ -7,8 +7,9 @@ Rule 3. `set`, `call_later` and `on_readable` never wait, so they may be used wh
 """
 
 import logging
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, ParamSpec, TypeVar
 
 # eventlet announces its retirement at import; the choice is known, and the line would be the first that a user reads.
@@ -30,6 +31,9 @@ OFFLOAD_POOLS: Final = {"password": 2, "disk": 4, "database": 4}
 #: How long a job may wait for a thread before its caller is told so. Longer than any burst that the machine can still
 #: serve: 500 first logins of different users take 12 s with two threads.
 OFFLOAD_WAIT_SEC: Final = 30.0
+
+#: How often `finish_offloaded` looks.
+FINISH_STEP_SEC: Final = 0.02
 
 _pools = {purpose: eventlet.semaphore.Semaphore(bound) for purpose, bound in OFFLOAD_POOLS.items()}
 
@@ -66,6 +70,17 @@ def offload(purpose: str, function: Callable[P, T], *args: P.args, **kwargs: P.k
         return tpool.execute(function, *args, **kwargs)  # type: ignore[no-any-return]
     finally:
         pool.release()
+
+
+def finish_offloaded(purposes: Iterable[str], within_sec: float) -> bool:
+    """Wait until the jobs of these purposes that run have ended, none of them cut off in the middle of a write; False
+    when the time is over first."""
+    deadline = time.monotonic() + within_sec
+    while any(_pools[purpose].counter < OFFLOAD_POOLS[purpose] for purpose in purposes):
+        if time.monotonic() >= deadline:
+            return False
+        eventlet.sleep(FINISH_STEP_SEC)
+    return True
 
 
 class Task:

@@ -1,8 +1,10 @@
-"""Giving memory back to the system."""
+"""Giving memory back to the system, and not taking too much of it."""
 
 import ctypes
 from collections.abc import Callable
 from typing import Final
+
+_M_ARENA_MAX: Final = -8  # malloc.h
 
 
 def give_back() -> None:
@@ -13,6 +15,17 @@ def give_back() -> None:
     """
     if _malloc_trim is not None:
         _malloc_trim(0)
+
+
+def share_one_heap() -> None:
+    """Let all threads have their memory from one heap of the C library's; called before there are any.
+
+    With glibc each thread has its own, and there keeps the 19 MiB that it last hashed a password in: 190 MB in all.
+    """
+    try:
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+    except (OSError, TypeError, AttributeError):
+        pass  # another C library
 
 
 def _find_malloc_trim() -> Callable[[int], int] | None:

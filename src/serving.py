@@ -26,6 +26,8 @@ RESERVED_FILES: Final = 200
 ACCEPTS_PER_TURN: Final = 64
 #: How long nothing is accepted when the system has no file descriptors left.
 NO_FILES_SEC: Final = 0.1
+#: How often it is looked, at the end, whether all have gone.
+STOP_STEP_SEC: Final = 0.05
 #: When so many more have gone than came, the memory that they had is given back to the system, a little later, as they
 #: go together.
 CROWD: Final = 256
@@ -112,10 +114,9 @@ class HttpServer:
         self._socket.close()
         for sock in list(self._waiting):
             greenio.shutdown_safe(sock)
-        step = 0.05
-        while wait_sec > 0 and self._connections:
-            sleep(step)
-            wait_sec -= step
+        deadline = time.monotonic() + wait_sec
+        while self._connections and time.monotonic() < deadline:
+            sleep(STOP_STEP_SEC)
 
     def _accept_all(self) -> None:
         accepted = 0
