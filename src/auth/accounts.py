@@ -87,8 +87,8 @@ class Users(Protocol):
 
     def find(self, name: str) -> Account | None: ...
 
-    def list(self) -> Sequence[Account]:
-        """All accounts, sorted by name."""
+    def list(self, at_most: int | None = None) -> Sequence[Account]:
+        """All accounts, or the first of them, sorted by name."""
 
     def add(self, name: str, password: str, admin: bool = False) -> None:
         """Raises `NameInUse`."""

@@ -64,8 +64,8 @@ class HtpasswdUsers:
     def find(self, name: str) -> Account | None:
         return self._read().get(name)
 
-    def list(self) -> Sequence[Account]:
-        return sorted(self._read().values(), key=lambda account: account.name)
+    def list(self, at_most: int | None = None) -> Sequence[Account]:
+        return sorted(self._read().values(), key=lambda account: account.name)[:at_most]
 
     def add(self, name: str, password: str, admin: bool = False) -> None:
         require_username(name)

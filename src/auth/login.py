@@ -1,9 +1,13 @@
 """Checks a name and a password: through the guard, off the loop, and once for all who send the same at the same time.
 
-Rule 1. Attempts of one address, and of one account, are taken up in the order in which they came. Otherwise a guess
-        that needs no hash would overtake the wrong ones of the same burst, before the guard has heard of those.
-Rule 2. A hash is computed by at most `PLACES` at once; all others wait in line, for `DEADLINE_SEC` at most.
-Rule 3. Nothing is remembered that lets anybody in without the account being looked up: a changed password counts at
+Rule 1. An attempt whose address or account has others in line stands in line too. Otherwise a guess that needs no
+        hash would overtake the wrong ones of the same burst, before the guard has heard of those.
+Rule 2. A hash is computed by at most `PLACES` at once; all others wait in line, for `DEADLINE_SEC` at most. Addresses
+        take turns, each with its attempts in the order in which they came: however many one sends, the others wait
+        for one of each address.
+Rule 3. A name that does not exist costs what an existing one does, in the same steps: its password is compared with
+        the hash of another account, a decoy, and is wrong whatever comes of that.
+Rule 4. Nothing is remembered that lets anybody in without the account being looked up: a changed password counts at
         once, also when another process changed it.
 """
 
@@ -17,6 +21,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from auth.accounts import Account, Users, UsersError, UsersUnavailable
+from auth.decoys import Decoys
 from auth.guard import Guard, Guess, address_key
 from auth.names import valid_password, valid_username
 from auth.passwords import check_password
@@ -30,7 +35,8 @@ T = TypeVar("T")
 DEADLINE_SEC: Final = 10.0
 #: As many as there are threads for passwords: more would only move the line to where nobody minds its order.
 PLACES: Final = 2
-#: Whoever comes when so many wait is told to come again.
+#: Whoever comes when so many wait is told to come again. An address that has nobody in line yet may still join, until
+#: there are twice as many.
 MAX_IN_LINE: Final = 10_000
 #: How long verified credentials are recognised without a hash.
 RECOGNISED_SEC: Final = 600.0
@@ -106,6 +112,7 @@ class Authenticator:
         self._recognised: OrderedDict[bytes, _Recognised] = OrderedDict()
         # Only digests of passwords stay in memory, and without the key, which dies with the process, they tell nothing.
         self._key = secrets.token_bytes(32)
+        self._decoys = None if users is None else Decoys(users, guard.clock)
 
     def login(self, name: object, password: object, address: str) -> Account:
         """Check a name and a password. Waits: in line, for a hash, for a database.
@@ -165,8 +172,10 @@ class Authenticator:
             hashing.set()
 
     def _hash(self, users: Users, guess: Guess, password: str, account: Account | None) -> Account | None:
+        assert self._decoys is not None
+        decoy = self._offload("database", self._decoys.hash_for, guess.account)  # also for a name that exists: rule 3
         known_hash = None if account is None else account.password_hash
-        verdict = self._offload("password", check_password, password, known_hash)
+        verdict = self._offload("password", check_password, password, known_hash, decoy)
         if account is None or not verdict.right:
             return None
         if verdict.better_hash is not None:
@@ -200,7 +209,7 @@ class Authenticator:
     def _place_in_line(self, guess: Guess) -> Iterator[None]:
         self._in_line.update(guess.keys)
         try:
-            if not self._line.enter(DEADLINE_SEC):
+            if not self._line.enter(guess.address, DEADLINE_SEC):
                 raise TooManyGuesses
             try:
                 yield
@@ -218,22 +227,24 @@ class Authenticator:
 
 
 class _Line:
-    """Lets a number in at a time, in the order in which they came."""
+    """Lets a number in at a time, one of each address in turn."""
 
     def __init__(self, places: int, once: Callable[[], Once]) -> None:
         self._free = places
         self._once = once
-        self._waiting: deque[Once] = deque()
+        self._waiting: OrderedDict[str, deque[Once]] = OrderedDict()
+        self._length = 0
 
-    def enter(self, timeout_sec: float) -> bool:
+    def enter(self, address: str, timeout_sec: float) -> bool:
         """Wait for a place; False when the time is over first, or the line is too long."""
         if self._free:  # then nobody waits
             self._free -= 1
             return True
-        if len(self._waiting) >= MAX_IN_LINE:
+        if self._length >= MAX_IN_LINE and (address in self._waiting or self._length >= 2 * MAX_IN_LINE):
             return False
         turn = self._once()
-        self._waiting.append(turn)
+        self._waiting.setdefault(address, deque()).append(turn)
+        self._length += 1
         try:
             if turn.wait(timeout_sec):
                 return True
@@ -242,14 +253,26 @@ class _Line:
             if turn.is_set():
                 self.leave()
             else:
-                self._waiting.remove(turn)
+                self._give_up(address, turn)
             raise
-        self._waiting.remove(turn)
+        self._give_up(address, turn)
         return False
 
     def leave(self) -> None:
-        """Give the place to whoever waits longest."""
-        if self._waiting:
-            self._waiting.popleft().set()
-        else:
+        """Give the place to whoever waits longest of the address that waits longest for its turn."""
+        if not self._waiting:
             self._free += 1
+            return
+        address, turns = self._waiting.popitem(last=False)
+        turn = turns.popleft()
+        self._length -= 1
+        if turns:
+            self._waiting[address] = turns  # behind the others
+        turn.set()
+
+    def _give_up(self, address: str, turn: Once) -> None:
+        turns = self._waiting[address]
+        turns.remove(turn)
+        self._length -= 1
+        if not turns:
+            del self._waiting[address]

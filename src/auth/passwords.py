@@ -29,7 +29,7 @@ _CONTEXT: Final = CryptContext(
     argon2__parallelism=1,
 )
 
-#: Of a password that nobody knows. Checked in place of a hash that isn't there, so that the time tells nothing.
+#: Of a password that nobody knows: the decoy where there is no account.
 _NOBODYS: Final = "$argon2id$v=19$m=19456,t=2,p=1$g9AaI+RcS+kdA6C0NgaAcA$jBTsuAKYowZxyOz0Spb9gq51OmVSSKHa2AIYO87jucQ"
 
 
@@ -49,17 +49,21 @@ def known_kind(password_hash: str) -> bool:
     return _CONTEXT.identify(password_hash) is not None
 
 
-def check_password(password: str, password_hash: str | None) -> Verdict:
-    """Compare a password with a hash, at the same cost when there is no hash, which makes every password wrong."""
-    if password_hash is None or not known_kind(password_hash):
-        _CONTEXT.verify(password, _NOBODYS)
-        return Verdict(False)
+def check_password(password: str, password_hash: str | None, decoy_hash: str | None = None) -> Verdict:
+    """Compare a password with a hash, at the same cost when there is none, which makes every password wrong.
+
+    Args:
+        password_hash: None, or of no known kind, where there is nobody to log in.
+        decoy_hash: somebody else's, which is compared instead then; None where there is nobody else.
+    """
+    exists = password_hash is not None and known_kind(password_hash)
+    compared = (password_hash if exists else None) or decoy_hash or _NOBODYS
     try:
-        right, better_hash = _CONTEXT.verify_and_update(password, password_hash)
+        right = bool(_CONTEXT.verify(password, compared))
     except ValueError:
         # The hash is malformed, or the password is one that its kind cannot hold: NUL, or for bcrypt over 72 bytes.
-        right, better_hash = False, None
-    if not right and _CONTEXT.identify(password_hash) != "argon2":
-        # The oldest kinds take microseconds: alone they would tell that the name exists.
-        _CONTEXT.verify(password, _NOBODYS)
-    return Verdict(bool(right), better_hash)
+        right = False
+    if not (right and exists):
+        return Verdict(False)
+    # Only now, or the time of another hash would tell that this is the password of whose hash the decoy is.
+    return Verdict(True, hash_password(password) if _CONTEXT.needs_update(compared, secret=password) else None)

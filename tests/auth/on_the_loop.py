@@ -97,7 +97,7 @@ def everybody_comes_back() -> dict[str, Any]:
     names = [f"camera{number}" for number in range(500)]
     scene.users.insert([Account(name, password_hash=hashed) for name in names])  # type: ignore[attr-defined]
     # They have all logged in a while ago; 500 real first logins are 12 s of hashing that this scene is not about.
-    auth.login.check_password = lambda password, _: Verdict(password == "opensesame")
+    auth.login.check_password = lambda password, *_: Verdict(password == "opensesame")
     scene.all_at_once(*[(name, "opensesame") for name in names])
     auth.login.check_password = check_password
     scene.outcomes.clear()
@@ -124,13 +124,38 @@ def slow_hash() -> dict[str, Any]:
     scene = Scene()
     auth.login.DEADLINE_SEC = 0.2  # type: ignore[misc]
 
-    def slow(password: str, known_hash: str | None) -> Verdict:
+    def slow(password: str, known_hash: str | None, decoy_hash: str | None) -> Verdict:
         threading.Event().wait(0.6)  # a real one: in this thread, time.sleep would be the loop's
-        return check_password(password, known_hash)
+        return check_password(password, known_hash, decoy_hash)
 
     auth.login.check_password = slow
     scene.all_at_once(*[(name, "wrong") for name in ("Alice", "Bob", "user1", "user2")])
     return scene.report()
+
+
+def many_addresses() -> dict[str, Any]:
+    """More guesses than can be hashed, from 50 addresses, and users who come from another one for the first time."""
+    scene = Scene()
+    guesses = []
+
+    def flood(address: str) -> None:
+        for number in range(100):
+            guesses.append(green.spawn(scene.log_in, f"{address} {number}", "wrong", address))
+            green.sleep(0.05)
+
+    flooding = [green.spawn(flood, f"203.0.113.{n}") for n in range(50)]
+    green.sleep(2)
+    users = []
+    for name, password in (("Alice", "123"), ("Bob", "456")):
+        began = time.monotonic()
+        outcome = scene.log_in(name, password, "198.51.100.7")
+        users.append((outcome, time.monotonic() - began))
+    in_line = scene.authenticator._line._length
+    for task in flooding + guesses:
+        task.kill()
+    while scene.authenticator._in_line:
+        green.sleep(0.1)
+    return scene.report(users=users, in_line=in_line)
 
 
 def flood_with_a_true_user() -> dict[str, Any]:

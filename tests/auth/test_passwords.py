@@ -1,5 +1,6 @@
 import statistics
 import time
+from collections.abc import Callable
 
 import pytest
 from passlib import hash as kinds
@@ -63,16 +64,50 @@ def test_plain_text_is_no_kind_of_hash() -> None:
 
 def test_nobody_has_a_password() -> None:
     assert check_password("", None) == (False, None)
+    assert check_password("opensesame", None, OLDER["bcrypt"]) == (False, None)
+    assert check_password("opensesame", "broken", OLDER["bcrypt"]) == (False, None)
 
 
-@pytest.mark.parametrize("kind", ["argon2", "apr_md5_crypt"])
-def test_a_wrong_password_takes_as_long_whether_the_name_exists_or_not(kind: str) -> None:
-    """CPU time, not the clock, so that other programs do not count; in pairs, so that a slow phase hits both."""
-    exists = hash_password("opensesame") if kind == "argon2" else OLDER[kind]
-    times: dict[str | None, list[float]] = {exists: [], None: []}
-    for _ in range(15):
-        for known, taken in times.items():
+def median_times(*checks: Callable[[], object]) -> list[float]:
+    """CPU time, not the clock, so that other programs do not count; in turns, so that a slow phase hits all."""
+    times: list[list[float]] = [[] for _ in checks]
+    for _ in range(11):
+        for check, taken in zip(checks, times, strict=True):
             began = time.thread_time()
-            check_password("wrong", known)
+            check()
             taken.append(time.thread_time() - began)
-    assert statistics.median(times[exists]) == pytest.approx(statistics.median(times[None]), rel=0.2)
+    return [statistics.median(taken) for taken in times]
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        hash_password("opensesame"),
+        kinds.bcrypt.using(rounds=8).hash("opensesame"),
+        kinds.sha512_crypt.using(rounds=20_000).hash("opensesame"),
+        OLDER["apr_md5_crypt"],
+    ],
+    ids=["argon2", "bcrypt", "sha512_crypt", "apr_md5_crypt"],
+)
+def test_a_decoy_takes_as_long_as_a_wrong_password_whatever_its_kind_and_whosever_password_comes(known: str) -> None:
+    """Who logs in with a hash of an older kind gets a better one, which takes another hash: a decoy must not."""
+    wrong, *decoys = median_times(
+        lambda: check_password("wrong", known),
+        lambda: check_password("wrong", None, known),
+        lambda: check_password("opensesame", None, known),
+        lambda: check_password("wrong", "broken", known),
+    )
+    for decoy in decoys:
+        assert decoy == pytest.approx(wrong, rel=0.2)
+
+
+def test_where_there_is_nobody_a_wrong_password_takes_as_long_as_against_a_new_hash() -> None:
+    made = hash_password("opensesame")
+    known, nobodys = median_times(lambda: check_password("wrong", made), lambda: check_password("wrong", None))
+    assert known == pytest.approx(nobodys, rel=0.2)
+
+
+@pytest.mark.parametrize("password", ["a\0b", "x" * 1024])
+def test_a_password_that_the_decoys_kind_cannot_hold_is_no_error(password: str) -> None:
+    for decoy in (*OLDER.values(), "$2b$12$short"):
+        assert check_password(password, None, decoy) == (False, None)
