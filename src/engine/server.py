@@ -44,7 +44,7 @@ MAX_QUERY_FIELDS: Final = 100
 #: A client joins a namespace within this time (Node: 45 s), or its session ends.
 JOIN_SEC: Final = 10.0
 #: One that the server told to leave has so long to go by itself, as all do that mean well.
-LEAVE_SEC: Final = 2.0
+LEAVE_SEC: Final = 1.0
 #: Names that the protocol or its clients' libraries use themselves; a handler of that name means something else.
 LIFECYCLE_EVENTS: Final = frozenset(
     ("connect", "connect_error", "disconnect", "disconnecting", "error", "newListener", "removeListener")
@@ -173,7 +173,7 @@ class Server(socketio.Server):  # type: ignore[misc]
         session = self._session_of(sid, namespace or "/")
         super().disconnect(sid, namespace, ignore_queue=ignore_queue)
         if session is not None:
-            self._expect_to_join(session, LEAVE_SEC)
+            self._expect_to_join(session, LEAVE_SEC, session.drop)
 
     def drop(self, sid: str) -> None:
         """End a client's session so that it comes back by itself; `disconnect` tells it to stay away."""
@@ -204,18 +204,21 @@ class Server(socketio.Server):  # type: ignore[misc]
             else:  # it expects to be in `/` before it asks for any other
                 self._send_packet(eio_sid, self.packet_class(packet.CONNECT, namespace="/"))
 
-    def _expect_to_join(self, session: Session, within_sec: float | None = None) -> None:
+    def _expect_to_join(
+        self, session: Session, within_sec: float | None = None, otherwise: Callable[[], None] | None = None
+    ) -> None:
+        def end() -> None:
+            if not any(
+                self.manager.sid_from_eio_sid(session.sid, namespace) for namespace in self.manager.get_namespaces()
+            ):
+                if otherwise is not None:
+                    otherwise()
+                else:
+                    session.close(self.reason.SERVER_DISCONNECT)  # no handler runs, so a timer may do it
+
         session.cancel_join_deadline()
         if not session.closed:
-            session.cancel_join_deadline = call_later(
-                self._join_sec if within_sec is None else within_sec, lambda: self._close_if_not_joined(session)
-            )
-
-    def _close_if_not_joined(self, session: Session) -> None:
-        if not any(
-            self.manager.sid_from_eio_sid(session.sid, namespace) for namespace in self.manager.get_namespaces()
-        ):
-            session.close(self.reason.SERVER_DISCONNECT)  # no handler runs, so a timer may do it
+            session.cancel_join_deadline = call_later(self._join_sec if within_sec is None else within_sec, end)
 
     def _serves(self, namespace: str) -> bool:
         return (

@@ -88,6 +88,7 @@ class Connection:
     Attributes:
         stream: the stream it sends, None before the login.
         seq: frames it has offered, on all its streams and before any.
+        cut_at: when it is cut if it has not logged in (time.monotonic).
         gone: it has disconnected.
     """
 
@@ -100,6 +101,7 @@ class Connection:
         self.address = address
         self.stream: Stream | None = None
         self.logging_in = False
+        self.cut_at = time.monotonic() + LOGIN_SEC
         self.gone = False
         self.cancel_deadline: Callable[[], None] = lambda: None
 
@@ -184,9 +186,7 @@ class SocketioGateway:
 
     def _connect(self, sid: str, environ: dict[str, Any], auth: Any = None) -> None:
         connection = self._connections[sid] = Connection(self._server, sid, environ.get("REMOTE_ADDR", ""), self._lines)
-        connection.cancel_deadline = call_later(
-            LOGIN_SEC, lambda: self._cut_without_login(connection, f"no login within {LOGIN_SEC:g} s")
-        )
+        self._expect_login(connection, f"no login within {LOGIN_SEC:g} s")
         if auth:
             try:
                 self._log_in(connection, auth)
@@ -213,9 +213,13 @@ class SocketioGateway:
             del self._streaming[stream.user]
         self._door.end_stream(stream)
 
-    def _cut_without_login(self, connection: Connection, why: str) -> None:
-        if connection.stream is None and not connection.logging_in:
-            connection.close(why)
+    def _expect_login(self, connection: Connection, otherwise: str) -> None:
+        def cut() -> None:
+            if connection.stream is None and not connection.logging_in:  # if that is refused, it is cut then
+                connection.close(otherwise)
+
+        connection.cancel_deadline()
+        connection.cancel_deadline = call_later(max(connection.cut_at - time.monotonic(), 0), cut)
 
     def _authenticate(self, sid: str, *arguments: Any) -> bool:
         connection = self._connections.get(sid)
@@ -239,10 +243,9 @@ class SocketioGateway:
         except LoginRefused:
             connection.answer_login(event, False)
             if connection.stream is None:
-                connection.cancel_deadline()
-                connection.cancel_deadline = call_later(
-                    REFUSED_SEC, lambda: self._cut_without_login(connection, "its login was refused")
-                )
+                # No later than it was to be cut anyway, or each further guess would prolong it.
+                connection.cut_at = min(connection.cut_at, time.monotonic() + REFUSED_SEC)
+                self._expect_login(connection, "its login was refused")
             return False
         connection.answer_login(event, True)
         if connection.stream is not None and connection.stream.wanted_hz is not None:

@@ -857,6 +857,15 @@ def test_a_client_that_is_told_to_leave_gets_a_disconnect_and_its_connection_sta
         assert str(connection.receive()).startswith("40{")
 
 
+def test_a_client_that_is_told_to_leave_and_stays_is_cut_a_second_later(server: EngineProcess) -> None:
+    with server.joined() as connection:
+        began = time.monotonic()
+        connection.send('42["leave"]')
+        assert connection.receive() == "41"
+        assert connection.receive() == WebSocketClosed(None), "without a handshake, which it would not finish"
+        assert 0.8 < time.monotonic() - began < 2.5
+
+
 def test_when_clients_have_gone_nothing_is_left_of_them(own: EngineProcess) -> None:
     open_ones = [own.joined(protocol) for protocol in (3, 4) for _ in range(3)]
     for number, connection in enumerate(open_ones):

@@ -73,6 +73,14 @@ def test_a_wrong_login_is_told_false_and_disconnected_after_two_seconds(server: 
     assert time.monotonic() - phones[-1][1] < 4
 
 
+def test_further_wrong_logins_do_not_prolong_the_two_seconds(server: RunningServer) -> None:
+    with Phone(server.url) as phone:
+        began = time.monotonic()
+        while not phone.disconnected.wait(0.5):
+            phone.client.emit("authenticate", ("Bob", "wrong", "onAuthentication"))
+            assert time.monotonic() - began < 6, "it is still connected"
+
+
 def test_the_answer_to_a_login_goes_to_that_client_only(server: RunningServer) -> None:
     with Phone(server.url) as bystander, Phone(server.url) as phone:
         phone.log_in()
