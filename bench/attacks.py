@@ -3,12 +3,15 @@ beside it.
 
 Prints the figures of that table, and ends with status 1 if one of them is beyond its bound, or if a good camera got
 less than 95 % of its frames taken meanwhile. Attacks are chosen by words of their names: bench/attacks.py guesses.
-It takes six minutes.
+It takes twelve minutes.
 """
 
 import argparse
+import os
 import random
 import resource
+import signal
+import socket
 import sys
 import tempfile
 import time
@@ -20,15 +23,16 @@ from typing import Final, NamedTuple
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent / name) for name in ("tests", "src")]
 
+from display_cost import screen  # noqa: E402
 from passlib import hash as kinds  # noqa: E402
 
 from auth.accounts import Account  # noqa: E402
 from auth.passwords import hash_password  # noqa: E402
 from auth.sql_users import SqlUsers  # noqa: E402
 from probe import Probe, probing  # noqa: E402
-from raw_engineio import BINARY, CONTINUATION, client_frame  # noqa: E402
-from running import RunningServer, running_server  # noqa: E402
-from security.connection_attacks import CROWDS, GONE_SEC, hold  # noqa: E402
+from raw_engineio import BINARY, CONTINUATION, TEXT, client_frame  # noqa: E402
+from running import RunningServer, running_server, until  # noqa: E402
+from security.connection_attacks import CROWDS, GONE_SEC, hold, upgrade  # noqa: E402
 from security.flood_attacks import check, watch  # noqa: E402
 from security.flooder import Flood  # noqa: E402
 from security.guesser import WRONG, Guessing  # noqa: E402
@@ -50,6 +54,7 @@ from security.guesses_attacks import (  # noqa: E402
 )
 from security.images import BOMBS  # noqa: E402
 from security.outside import Client, Gone, Watched  # noqa: E402
+from security.processes import children_of  # noqa: E402
 from security.storm_attacks import BACK_SEC as STORM_SEC  # noqa: E402
 from security.storm_attacks import make_accounts, percentile, problems_of, storming  # noqa: E402
 from security.storm_clients import Plan  # noqa: E402
@@ -59,6 +64,10 @@ USER: Final = ("Alice", "123")
 SAMPLES: Final = 200
 #: What one connection may cost, in megabytes.
 GROWTH_MB: Final = 20
+#: What a second crowd of clients may add to the memory that the first has left taken.
+ADDED_MB: Final = 6
+#: A process that shows windows is back so soon after its end.
+WINDOWS_SEC: Final = 5.0
 #: SIGTERM to the end of the process.
 STOP_SEC: Final = 3.0
 
@@ -211,12 +220,18 @@ def bombs() -> Result:
 # -- connections
 
 
-def crowds() -> Result:
+def crowds(which: dict[str, int]) -> Result:
+    """Twice, for the second crowd shows what the first has left behind."""
     with attacked() as (server, probe):
-        held = hold(server, dict.fromkeys(CROWDS, 1_100 // len(CROWDS) + 1))
-        problems = []
-        if held.gone < 0.9 * held.clients:
-            problems.append(f"only {held.gone} of {held.clients} had gone after {GONE_SEC:g} s")
+        first, held = hold(server, which), hold(server, which)
+        problems = [
+            f"only {crowd.gone} of {crowd.clients} had gone after {GONE_SEC:g} s"
+            for crowd in (first, held)
+            if crowd.gone < 0.9 * crowd.clients
+        ]
+        grown = held.rss_mb[2] - first.rss_mb[2]
+        problems += [f"a second crowd added {grown:.1f} MB, {ADDED_MB} are allowed"] if grown > ADDED_MB else []
+        problems += [f"{held.files[2]} files are open, before {first.files[0]}"] * (held.files[2] > first.files[0] + 1)
         return Result(f"{held.summary()}; {acks(probe)}", problems)
 
 
@@ -228,6 +243,52 @@ def framings() -> Result:
         through = sum(not (a.startswith(b"HTTP/1.1 400 ") and a.count(b"HTTP/1.") == 1) for a in said)
         return Result(
             f"{through} of {len(said)} got through; {acks(probe)}", [f"{through} got through"] * bool(through)
+        )
+
+
+def unread() -> Result:
+    """A client asks for acks, as fast as it can, and reads none."""
+    with attacked("--rate", "0") as (server, probe), socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", server.port))
+        client.sendall(upgrade("/socket.io/?EIO=4&transport=websocket"))
+        client.settimeout(10)
+        assert client.recv(1000).startswith(b"HTTP/1.1 101 ")
+        watched = Watched(server)
+        asked = 0
+        began = time.monotonic()
+        try:
+            client.sendall(client_frame(TEXT, b"40"))
+            while time.monotonic() - began < 60:
+                client.sendall(client_frame(TEXT, b'421["receiveImage",1]') * 100)
+                asked += 100
+        except OSError:
+            pass
+        took = time.monotonic() - began
+        grown = watched.peak_growth_mb
+        problems = [f"{grown:.1f} MB, 1 is allowed"] * (grown > 1) + ["it was not ended"] * (took >= 60)
+        return Result(f"ended after {asked:,} acks asked for, {grown:.1f} MB; {acks(probe)}", problems)
+
+
+def windows_killed() -> Result:
+    """The process that shows the windows is killed, and the next one stopped, while a camera sends."""
+    with screen() as display, running_server("-a", "-d", env={"DISPLAY": display}) as server:
+        with probing(server.port, account=USER) as probe:
+            backs = []
+            for how in (signal.SIGKILL, signal.SIGSTOP):
+                (child,) = children_of(server.process.pid)
+                began = time.monotonic()
+                os.kill(child, how)
+                until(lambda child=child: set(children_of(server.process.pid)) - {child}, "another process", 20)
+                backs.append(time.monotonic() - began)
+                time.sleep(3)  # it takes a while to get ready, and may: that is not what is looked at
+            figures = probe.stop()
+        # A hanging one has the deadline of a child to get somewhere.
+        late = [f"the windows were back after {back:.1f} s" for back in (backs[0], backs[1] - 6) if back > WINDOWS_SEC]
+        return Result(
+            f"killed: another after {backs[0]:.1f} s; hanging: after {backs[1]:.1f} s;"
+            f" acks p99 {figures.p99_ms:.0f} ms, {figures.kept:.0%} kept",
+            late,
         )
 
 
@@ -300,8 +361,11 @@ ATTACKS: Final[dict[str, Callable[[], Result]]] = {
     "a message in endless fragments": fragments,
     "billions of attachments": attachments,
     "image bombs": bombs,
-    "1,100 clients that hold connections": crowds,
+    "1,100 clients that hold connections": lambda: crowds(dict.fromkeys(CROWDS, 1_100 // len(CROWDS) + 1)),
+    **{f"1,100 of one kind: {kind}": lambda kind=kind: crowds({kind: 1_100}) for kind in CROWDS},
     "ambiguous requests": framings,
+    "acks that nobody reads": unread,
+    "windows killed and hanging": windows_killed,
     "a flood of frames": flood_of_frames,
     "500 clients come back at once": storm,
     "SIGTERM": stop,

@@ -9,6 +9,7 @@ from phones import Phone
 from pictures import picture
 from running import SRC, running_server, until
 from screens import Screen
+from security.processes import children_of
 
 
 def test_each_user_s_pictures_appear_in_a_window_until_the_user_goes(screen: Screen) -> None:
@@ -54,10 +55,3 @@ def test_without_a_screen_it_says_so_with_status_2_and_does_not_listen() -> None
     assert run.stdout == ""
     assert run.stderr.splitlines()[-1] == "ImageServer.py: no screen for windows: DISPLAY is not set"
     assert "Traceback" not in run.stderr
-
-
-def children_of(pid: int) -> list[int]:
-    found = subprocess.run(
-        ["pgrep", "-P", str(pid), "-f", "display"], capture_output=True, text=True, check=False
-    ).stdout
-    return [int(child) for child in found.split()]

@@ -4,13 +4,13 @@ import selectors
 import socket
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from phones import Phone
 from pictures import picture
 from raw_engineio import client_frame
 from running import RunningServer
+from security.processes import open_files, rss_bytes
 
 #: Until then nine in ten must have gone (docs/security.md).
 GONE_SEC: Final = 30.0
@@ -39,7 +39,7 @@ def _request(first_line: str, *headers: str) -> bytes:
     return "\r\n".join((f"{first_line} HTTP/1.1", "Host: x", *headers, "", "")).encode()
 
 
-def _upgrade(path: str) -> bytes:
+def upgrade(path: str) -> bytes:
     return _request(
         f"GET {path}", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13",
         "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
@@ -66,16 +66,16 @@ CROWDS: Final = {
     ),
     "idle connections": Crowd(_request("GET /healthz"), True),
     "polling, never joined": Crowd(_POLLING, True),
-    "WebSockets, never joined": Crowd(_upgrade("/socket.io/?EIO=4&transport=websocket"), True),
+    "WebSockets, never joined": Crowd(upgrade("/socket.io/?EIO=4&transport=websocket"), True),
     "WebSockets, never logged in": Crowd(
-        _upgrade("/socket.io/?EIO=4&transport=websocket"), True, lambda _: client_frame(1, b"40")
+        upgrade("/socket.io/?EIO=4&transport=websocket"), True, lambda _: client_frame(1, b"40")
     ),
-    "protocol 3, never logged in": Crowd(_upgrade("/socket.io/?EIO=3&transport=websocket"), True),
+    "protocol 3, never logged in": Crowd(upgrade("/socket.io/?EIO=3&transport=websocket"), True),
     "unfinished upgrades": Crowd(
-        _POLLING, True, lambda answer: _upgrade(f"/socket.io/?EIO=4&transport=websocket&sid={_sid(answer)}")
+        _POLLING, True, lambda answer: upgrade(f"/socket.io/?EIO=4&transport=websocket&sid={_sid(answer)}")
     ),
     "slow messages": Crowd(
-        _upgrade("/socket.io/?EIO=4&transport=websocket"), True,
+        upgrade("/socket.io/?EIO=4&transport=websocket"), True,
         lambda _: client_frame(2, bytes(70_000))[:66_000], drip=b"a",
     ),
 }  # fmt: skip
@@ -109,25 +109,17 @@ class Held(NamedTuple):
         )
 
 
-def open_files(pid: int) -> int:
-    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
-
-
-def rss_mb(pid: int) -> float:
-    return int(Path(f"/proc/{pid}/status").read_text().split("VmRSS:")[1].split()[0]) / 1024
-
-
 def hold(server: RunningServer, crowds: dict[str, int]) -> Held:
     """Let crowds come (how many clients of each of `CROWDS`), and see when the server ends them."""
     pid = server.process.pid
     for _ in range(4):  # a login's hash takes memory, and each of the threads for that keeps its own
         _newcomer_ms(server)
-    before = open_files(pid), rss_mb(pid)
+    before = open_files(pid), rss_bytes(pid) / 1e6
     clients = [(crowd, _come(server.port, CROWDS[crowd])) for crowd, count in crowds.items() for _ in range(count)]
     began = time.monotonic()
-    at_most = open_files(pid), rss_mb(pid)
+    at_most = open_files(pid), rss_bytes(pid) / 1e6
     newcomer_ms = _newcomer_ms(server)
-    at_most = max(at_most[0], open_files(pid)), max(at_most[1], rss_mb(pid))
+    at_most = max(at_most[0], open_files(pid)), max(at_most[1], rss_bytes(pid) / 1e6)
     with selectors.DefaultSelector() as selector:
         for crowd, client in clients:
             selector.register(client, selectors.EVENT_READ, CROWDS[crowd])
@@ -146,7 +138,7 @@ def hold(server: RunningServer, crowds: dict[str, int]) -> Held:
     time.sleep(0.5)
     return Held(
         len(clients), gone, last_sec, newcomer_ms,
-        (before[0], at_most[0], open_files(pid)), (before[1], at_most[1], rss_mb(pid)),
+        (before[0], at_most[0], open_files(pid)), (before[1], at_most[1], rss_bytes(pid) / 1e6),
     )  # fmt: skip
 
 

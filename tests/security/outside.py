@@ -21,11 +21,13 @@ from running import RunningServer
 
 PATIENCE_SEC: Final = 10.0
 
-#: What a client must never be told: that there is a Python, its libraries, its exceptions, its files.
+#: What a client must never be told: that there is a Python, its libraries, its exceptions, its files. (`__proto__` is
+#: JavaScript's: clients try it for a namespace, and get their own word back.)
 INTERNAL: Final = re.compile(
     rb"""Traceback|File\ "|\bline\ \d+,\ in\b|\.py\b|site-packages|dist-packages|/(?:usr|home|root|opt|work|var|tmp)/
     |\b(?:socketio|engineio|eventlet|greenlet|werkzeug|flask|hypothesis|wsgi|h11|sqlalchemy|opencv|libjpeg)\b
-    |(?i:python)|\b[A-Z]\w*(?:Error|Exception|Exit|Warning)\b|NoneType|<class\ |\bobject\ at\ 0x|\bself\b|__\w+__""",
+    |(?i:python)|\b[A-Z]\w*(?:Error|Exception|Exit|Warning)\b|NoneType|<class\ |\bobject\ at\ 0x|\bself\b
+    |__(?!proto__)\w+__""",
     re.VERBOSE,
 )
 

@@ -1,6 +1,7 @@
 """What the system knows of a process (proc(5))."""
 
 import os
+import subprocess
 from pathlib import Path
 
 
@@ -18,3 +19,11 @@ def rss_bytes(pid: int) -> int:
 
 def open_files(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def children_of(pid: int) -> list[int]:
+    """Its children that show windows."""
+    found = subprocess.run(
+        ["pgrep", "-P", str(pid), "-f", "display"], capture_output=True, text=True, check=False
+    ).stdout
+    return [int(child) for child in found.split()]

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from connection_attacks import CROWDS, GONE_SEC, hold
 from probe import probing
 from running import RunningServer, running_server
+from security.connection_attacks import CROWDS, GONE_SEC, hold
 
 #: As many as locked everybody out of a server that serves 1,024 at once.
 COUNT = 1_100
