@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 #: A client logs in within this time, or its connection is cut.
 LOGIN_SEC: Final = 10.0
+#: Where a client's request keeps until when it must have logged in.
+CUT_AT: Final = "imageserver.cut_at"
+TOLD_TO_LEAVE: Final = 0.0
 #: After a refused login: time for the client to show it, before it is told to stay away.
 REFUSED_SEC: Final = 2.0
 #: How long an older connection of the same user has to give a sign of life.
@@ -92,16 +95,18 @@ class Connection:
         gone: it has disconnected.
     """
 
-    def __init__(self, server: Server, sid: str, address: str, lines: _Lines) -> None:
+    def __init__(self, server: Server, sid: str, environ: dict[str, Any], lines: _Lines) -> None:
         self._server = server
+        self._environ = environ
         self._lines = lines
         self._said = OncePerSecond()
         self._seq_before_stream = 0
         self.sid = sid
-        self.address = address
+        self.address: str = environ.get("REMOTE_ADDR", "")
         self.stream: Stream | None = None
         self.logging_in = False
-        self.cut_at = time.monotonic() + LOGIN_SEC
+        # The request is the same when a client leaves and joins again, which gives it no more time.
+        self.cut_at: float = environ.setdefault(CUT_AT, time.monotonic() + LOGIN_SEC)
         self.gone = False
         self.cancel_deadline: Callable[[], None] = lambda: None
 
@@ -150,6 +155,18 @@ class Connection:
         if self._said.allows(code, time.monotonic()):
             self._emit("serverError", code, message)
 
+    def cut(self, reason: str) -> None:
+        """End it because it has not logged in: it is told so, and if it only joins again, it is dropped."""
+        if self.cut_at == TOLD_TO_LEAVE:
+            self._server.drop(self.sid)
+        else:
+            self._environ[CUT_AT] = TOLD_TO_LEAVE
+            self.close(reason)
+
+    def forget_deadline(self) -> None:
+        """Who was logged in, leaves and joins again has time for another login."""
+        self._environ.pop(CUT_AT, None)
+
     def answer_login(self, event: str, ok: bool) -> None:
         self._emit(event, ok)
 
@@ -185,7 +202,7 @@ class SocketioGateway:
         return len(self._connections)
 
     def _connect(self, sid: str, environ: dict[str, Any], auth: Any = None) -> None:
-        connection = self._connections[sid] = Connection(self._server, sid, environ.get("REMOTE_ADDR", ""), self._lines)
+        connection = self._connections[sid] = Connection(self._server, sid, environ, self._lines)
         self._expect_login(connection, f"no login within {LOGIN_SEC:g} s")
         if auth:
             try:
@@ -204,6 +221,7 @@ class SocketioGateway:
         connection.cancel_deadline()
         self._connections.pop(connection.sid, None)
         if connection.stream is not None:
+            connection.forget_deadline()
             self._end_stream(connection, connection.stream)
 
     def _end_stream(self, connection: Connection, stream: Stream) -> None:
@@ -216,7 +234,7 @@ class SocketioGateway:
     def _expect_login(self, connection: Connection, otherwise: str) -> None:
         def cut() -> None:
             if connection.stream is None and not connection.logging_in:  # if that is refused, it is cut then
-                connection.close(otherwise)
+                connection.cut(otherwise)
 
         connection.cancel_deadline()
         connection.cancel_deadline = call_later(max(connection.cut_at - time.monotonic(), 0), cut)

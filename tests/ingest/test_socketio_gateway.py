@@ -12,7 +12,7 @@ import socketio.exceptions
 
 from phones import Phone
 from pictures import picture
-from raw_engineio import PING, RawWebSocket
+from raw_engineio import PING, RawWebSocket, WebSocketClosed
 from running import RunningServer, running_server, until
 
 TRANSPORTS = {"polling": ["polling"], "websocket": ["websocket"], "upgrade": None}
@@ -79,6 +79,38 @@ def test_further_wrong_logins_do_not_prolong_the_two_seconds(server: RunningServ
         while not phone.disconnected.wait(0.5):
             phone.client.emit("authenticate", ("Bob", "wrong", "onAuthentication"))
             assert time.monotonic() - began < 6, "it is still connected"
+
+
+def test_leaving_and_joining_again_does_not_prolong_the_ten_seconds(server: RunningServer) -> None:
+    with RawWebSocket(server.port, "/socket.io/?EIO=4&transport=websocket") as client:
+        began = time.monotonic()
+        client.socket.settimeout(0.5)
+        while time.monotonic() - began < 15:
+            try:
+                client.send("40")
+                while client.receive_frame() is not None:
+                    pass
+                break
+            except TimeoutError:
+                client.send("41")
+            except OSError:
+                break
+        assert 9.5 < time.monotonic() - began < 12
+
+
+def test_who_was_logged_in_leaves_and_joins_again_has_time_for_a_login(server: RunningServer) -> None:
+    with RawWebSocket(server.port, "/socket.io/?EIO=4&transport=websocket") as client:
+        for wait_sec, packets in ((0, ["40"]), (10.2, ["41", "40"])):
+            time.sleep(wait_sec)
+            for packet in packets:
+                client.send(packet)
+            time.sleep(0.3)
+            client.send('42["authenticate","Bob","456","loggedIn"]')
+            while (message := client.receive()) != '42["loggedIn",true]':
+                assert not isinstance(message, WebSocketClosed)
+        client.send('421["receiveImage",1]')
+        while not str(message := client.receive()).startswith("431["):
+            assert not isinstance(message, WebSocketClosed)
 
 
 def test_the_answer_to_a_login_goes_to_that_client_only(server: RunningServer) -> None:
