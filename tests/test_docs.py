@@ -55,3 +55,8 @@ def test_every_address_of_the_site_is_in_the_protocol() -> None:
 def test_links_lead_to_files_that_exist(document: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", document.read_text()):
         assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_no_figure_is_left_to_be_measured() -> None:
+    for document in ROOT.glob("docs/*.md"):
+        assert not re.search(r"\bFIGURE\b|\bTODO\b|\bTBD\b", document.read_text()), document.name
