@@ -12,7 +12,7 @@ import eventlet
 from eventlet import greenio, wsgi
 
 import memory
-from green import call_later, offload, sleep, spawn
+from green import offload, sleep, spawn
 from http1.connection import Connection, ErrorLog
 from rate import OncePerSecond
 
@@ -32,6 +32,8 @@ STOP_STEP_SEC: Final = 0.05
 #: go together.
 CROWD: Final = 256
 GIVE_BACK_SEC: Final = 0.5
+#: And not sooner again than after this: the loop's own memory waits meanwhile.
+GIVE_BACK_PAUSE_SEC: Final = 5.0
 FULL: Final = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
 
 WsgiApp = Callable[..., Any]
@@ -84,6 +86,7 @@ class HttpServer:
         self._max_connections = max_connections
         self._connections: set[Any] = set()  # their sockets
         self._most_connections = 0  # since memory was given back
+        self._giving_back = False
         self._waiting: dict[Any, None] = {}  # of these, those that have no request; the longest wait first
         self._wsgi = wsgi.Server(self._socket, None, application, log_output=False, debug=False)
         self._errors = self._wsgi.log = ErrorLog(logger)
@@ -124,12 +127,12 @@ class HttpServer:
             try:
                 sock, address = self._socket.accept()
             except OSError as error:
-                if not self._stopping and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                if not self._stopping and error.errno != errno.ECONNABORTED:  # that one went before it was accepted
                     self._say("cannot accept", f"no connection can be accepted: {error.strerror}")
-                    self._displace_one()
+                    self._displace_one("no files are left")
                     sleep(NO_FILES_SEC)
-                continue  # this one has gone before it was accepted
-            if len(self._connections) >= self._max_connections and not self._displace_one():
+                continue
+            if len(self._connections) >= self._max_connections and not self._displace_one(self._all_taken()):
                 self._turn_away(sock)
             else:
                 self._connections.add(sock)
@@ -144,6 +147,8 @@ class HttpServer:
         def note_waiting(waiting: bool) -> None:
             if not waiting:
                 self._waiting.pop(sock, None)
+            elif self._stopping:
+                greenio.shutdown_safe(sock)
             elif sock in self._connections:  # it has not been displaced
                 self._waiting[sock] = None
 
@@ -161,20 +166,28 @@ class HttpServer:
             self._give_back_after_a_crowd()
 
     def _give_back_after_a_crowd(self) -> None:
-        if self._most_connections - len(self._connections) >= CROWD:
-            self._most_connections = len(self._connections)
-            call_later(GIVE_BACK_SEC, lambda: spawn(offload, "disk", memory.give_back))
+        if not self._giving_back and self._most_connections - len(self._connections) >= CROWD:
+            self._giving_back = True
+            spawn(self._give_back)
 
-    def _displace_one(self) -> bool:
+    def _give_back(self) -> None:
+        sleep(GIVE_BACK_SEC)
+        self._most_connections = len(self._connections)
+        offload("disk", memory.give_back)
+        sleep(GIVE_BACK_PAUSE_SEC)
+        self._giving_back = False
+        self._give_back_after_a_crowd()
+
+    def _all_taken(self) -> str:
+        return f"{self._max_connections} connections (--max-connections) are in use"
+
+    def _displace_one(self, why: str) -> bool:
         """End the connection that has kept us waiting longest; False when none does."""
         sock = next(iter(self._waiting), None)
         if sock is None:
             return False
         self.displaced += 1
-        self._say(
-            "displaced",
-            f"{self._max_connections} connections: {self.displaced} without a request made room for new ones",
-        )
+        self._say("displaced", f"{why}: {self.displaced} without a request made room for new ones")
         del self._waiting[sock]
         self._connections.discard(sock)
         greenio.shutdown_safe(sock)  # its greenlet sees the end, and closes it
@@ -182,10 +195,7 @@ class HttpServer:
 
     def _turn_away(self, sock: Any) -> None:
         self.turned_away += 1
-        self._say(
-            "turned away",
-            f"{self._max_connections} connections (--max-connections) are in use, {self.turned_away} found no place",
-        )
+        self._say("turned away", f"{self._all_taken()}: {self.turned_away} found no place")
         sock.settimeout(0)
         try:
             sock.send(FULL)

@@ -200,6 +200,7 @@ def slow_upload(server: RunningServer, bytes_per_sec: int) -> tuple[list[int], f
 def test_who_is_slow_has_ten_seconds_and_then_four_kib_a_second(server: RunningServer) -> None:
     start = b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: "
     chunked = post(b"", b"Transfer-Encoding: chunked")
+    unfinished = post(b"a" * 15_000, b"Content-Length: 15001")
     cases: dict[str, tuple[Callable[[], tuple[list[int], float]], list[int], float]] = {
         "nothing": (lambda: slowly(server, b""), [], 10),
         "nothing more": (lambda: slowly(server, HEALTH), [200], 10),
@@ -208,6 +209,7 @@ def test_who_is_slow_has_ten_seconds_and_then_four_kib_a_second(server: RunningS
         "a body that does not come": (lambda: slowly(server, post(b"", b"Content-Length: 9")), [400], 10),
         "a body byte by byte": (lambda: slowly(server, post(b"", b"Content-Length: 900"), b"a"), [400], 10),
         "chunks one by one": (lambda: slowly(server, chunked, b"1\r\na\r\n"), [408], 10),
+        "all but a byte": (lambda: slowly(server, unfinished), [400], 10),
         "3 KiB/s": (lambda: slow_upload(server, 3 * 1024), [400], 10),
         "5 KiB/s": (lambda: slow_upload(server, 5 * 1024), [200], 13.5),
     }
@@ -231,6 +233,35 @@ def test_who_does_not_read_the_answer_is_let_go(server: RunningServer) -> None:
         except OSError:
             pass
         assert 5 < time.monotonic() - began < 20
+
+
+def test_an_upgrade_that_nobody_serves_is_a_request_like_others(server: RunningServer) -> None:
+    upgrade = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABk")
+    said = talk(server, post(LOGIN, *upgrade, b"Content-Length: %d" % len(LOGIN)) + LAST)
+    assert statuses(said) == [200, 200]
+
+
+def test_an_answer_that_says_so_ends_the_connection(server: RunningServer) -> None:
+    old = (
+        b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\n"
+        b"Upgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 8\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    with connect(server) as client:
+        client.sendall(old)
+        said = read_all(client)
+    assert statuses(said) == [426]
+    assert b"Connection: close" in said
+
+
+def test_waiting_polls_do_not_delay_the_end() -> None:
+    with running_server() as server:
+        phones = [Phone(server.url, ["polling"]) for _ in range(5)]
+        for phone in phones:
+            phone.log_in()
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 0.9, "a second is for those that do not end"
 
 
 # -- places

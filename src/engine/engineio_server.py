@@ -38,8 +38,6 @@ class BadRequest(Exception):
 
 #: A body is received in pieces of so much: each one is a sign of life, and shows whether the session is still there.
 BODY_PIECE_BYTES: Final = 16 * 1024
-#: The longest length that a body may have, in digits; Python refuses to read numbers of thousands.
-MAX_LENGTH_DIGITS: Final = 18
 #: What a client sent is quoted in the log up to here.
 MAX_LOGGED_CHARS: Final = 200
 #: Longer answers are sent as they are: they hold images, which do not shrink, and compressing 10 MB stops the loop.
@@ -82,7 +80,7 @@ class PostBody:
         if len(self._data) > reader.FIRST_BUFFER_BYTES:
             self._unfinished.hold(self, len(self._data))
         if self._gave_way:
-            raise ProtocolError("a body that takes more memory than any other unfinished message")
+            raise ProtocolError("a body that took most memory for longest, and others need it")
         if self.session.closed:
             raise ProtocolError("a body whose session has ended")
         self.session.heard()
@@ -259,8 +257,6 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
     def _read_body(self, environ: Environ, session: Session) -> bytes:
         limit = self.max_http_buffer_size
         length = environ.get("CONTENT_LENGTH") or ""
-        if length and (not length.isascii() or not length.isdigit() or len(length) > MAX_LENGTH_DIGITS):
-            raise ProtocolError(f"a body of length {length!r}, expected at most {MAX_LENGTH_DIGITS} digits")
         if length and int(length) > limit:
             raise ProtocolError(f"a body of {length} bytes, at most {limit} are taken")
         wanted = int(length) if length else limit + 1

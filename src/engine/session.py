@@ -269,7 +269,7 @@ class Session:
 
     def give_way(self) -> None:
         # Not here: the application's `disconnect` handler may wait, and whoever receives may not.
-        spawn(self.fail, "attachments that take more memory than any other unfinished message")
+        spawn(self.fail, "attachments that took most memory for longest, and others need it")
 
     # -- life
 

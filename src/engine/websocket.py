@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import eventlet
 from eventlet import hubs, wsgi
+from greenlet import GreenletExit
 
 from engine.reader import (
     BINARY,
@@ -149,6 +150,8 @@ class WebSocket:
                 self._close_timer.cancel()
             self._outgoing.clear()
             self._outgoing_bytes = 0
+            if self._sender is not None:  # or it would wait for a socket that is closed
+                hubs.get_hub().schedule_call_global(0, self._sender.kill)
             self._unfinished.hold(self, 0)
             self._reader.forget()  # or all of it stays until Python looks for cycles
             try:
@@ -158,7 +161,7 @@ class WebSocket:
 
     def give_way(self) -> None:
         """Others need the memory that this connection's unfinished message takes."""
-        self.close_reason = "its unfinished message takes more memory than any other"
+        self.close_reason = "its unfinished message took most memory for longest, and others need it"
         self._messages.clear()
         self.abort()
 
@@ -188,7 +191,9 @@ class WebSocket:
 
     def _read(self, count: int) -> bool:
         try:
-            self._messages.extend(self._reader.received(count))
+            received = self._reader.received(count)
+            if not self._ended:  # or it has given way meanwhile
+                self._messages.extend(received)
         except WebSocketError as error:
             self._fail(error)
             return False
@@ -286,6 +291,8 @@ class WebSocket:
                     self._outgoing[0] = memoryview(buffer)[sent:]
         except OSError:
             self.abort()
+        except GreenletExit:
+            pass  # the connection has been aborted
         finally:
             self._sender = None
 

@@ -69,7 +69,7 @@ class Connection(wsgi.HttpProtocol):  # type: ignore[misc]
             self.close_connection = True
             return
         body = Body(self._wire, head.body_length, self._expects_continue(head))
-        if head.is_upgrade and (self._wire.received or not body.all_read):
+        if head.is_websocket and (self._wire.received or not body.all_read):
             raise BadRequest("an upgrade with a body, or with bytes that did not wait for its answer")
         try:
             body.read_ahead()
@@ -91,7 +91,13 @@ class Connection(wsgi.HttpProtocol):  # type: ignore[misc]
 
     def application(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         """Run the application; called by the base class, which writes the answer's head afterwards."""
-        result = self.server.app(environ, start_response)
+
+        def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
+            if ("Connection", "close") in headers:
+                self.close_connection = True
+            return start_response(status, headers, *error)
+
+        result = self.server.app(environ, start)
         if self.command == "HEAD" and not wsgi.WSGI_LOCAL.already_handled:
             # What an application gives all the same would be taken for the beginning of the next answer.
             if hasattr(result, "close"):

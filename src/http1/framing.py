@@ -70,12 +70,17 @@ class Head(NamedTuple):
     @property
     def keep_alive(self) -> bool:
         """Whether the client expects to send another request on this connection."""
-        options = {option.strip() for option in self.headers.get("connection", "").lower().split(",")}
+        options = self._connection_options
         return "close" not in options and (self.version == "HTTP/1.1" or "keep-alive" in options)
 
     @property
-    def is_upgrade(self) -> bool:
-        return "upgrade" in self.headers and "upgrade" in self.headers.get("connection", "").lower()
+    def _connection_options(self) -> set[str]:
+        return {option.strip() for option in self.headers.get("connection", "").lower().split(",")}
+
+    @property
+    def is_websocket(self) -> bool:
+        """Whether it asks for a WebSocket; other upgrades are nobody's here, and such a request is one like others."""
+        return "upgrade" in self._connection_options and self.headers.get("upgrade", "").lower() == "websocket"
 
 
 def find_head(data: bytes | bytearray, seen: int = 0) -> int:

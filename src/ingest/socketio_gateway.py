@@ -9,29 +9,26 @@
 import logging
 import re
 import time
-from collections.abc import Callable
 from typing import Any, Final
 
 import socketio.exceptions
 
 from auth.login import LoginRefused, TooManyGuesses
 from engine.server import LIFECYCLE_EVENTS, Server
-from green import Task, call_later, spawn
+from green import Task, call_later, sleep, spawn
 from hub import Refusal, Result, Stream
 from ingest.door import LIFE_LINES_PER_SEC, Door
+from ingest.login_deadline import LoginDeadline
 from rate import InSum, OncePerSecond
 
 logger = logging.getLogger(__name__)
 
-#: A client logs in within this time, or its connection is cut.
-LOGIN_SEC: Final = 10.0
-#: Where a client's request keeps until when it must have logged in.
-CUT_AT: Final = "imageserver.cut_at"
-TOLD_TO_LEAVE: Final = 0.0
 #: After a refused login: time for the client to show it, before it is told to stay away.
 REFUSED_SEC: Final = 2.0
 #: How long an older connection of the same user has to give a sign of life.
 PROBE_SEC: Final = 2.0
+#: They are asked again no sooner than this after the last time.
+ASK_AGAIN_SEC: Final = 0.25
 
 EVENT_NAME: Final = re.compile(r"[A-Za-z0-9_.:/-]{1,64}")
 RESERVED_EVENTS: Final = LIFECYCLE_EVENTS | {
@@ -91,24 +88,21 @@ class Connection:
     Attributes:
         stream: the stream it sends, None before the login.
         seq: frames it has offered, on all its streams and before any.
-        cut_at: when it is cut if it has not logged in (time.monotonic).
+        deadline: until when it must have logged in.
         gone: it has disconnected.
     """
 
-    def __init__(self, server: Server, sid: str, environ: dict[str, Any], lines: _Lines) -> None:
+    def __init__(self, server: Server, sid: str, address: str, deadline: LoginDeadline, lines: _Lines) -> None:
         self._server = server
-        self._environ = environ
         self._lines = lines
         self._said = OncePerSecond()
         self._seq_before_stream = 0
         self.sid = sid
-        self.address: str = environ.get("REMOTE_ADDR", "")
+        self.address = address
+        self.deadline = deadline
         self.stream: Stream | None = None
         self.logging_in = False
-        # The request is the same when a client leaves and joins again, which gives it no more time.
-        self.cut_at: float = environ.setdefault(CUT_AT, time.monotonic() + LOGIN_SEC)
         self.gone = False
-        self.cancel_deadline: Callable[[], None] = lambda: None
 
     @property
     def user(self) -> str | None:
@@ -155,18 +149,6 @@ class Connection:
         if self._said.allows(code, time.monotonic()):
             self._emit("serverError", code, message)
 
-    def cut(self, reason: str) -> None:
-        """End it because it has not logged in: it is told so, and if it only joins again, it is dropped."""
-        if self.cut_at == TOLD_TO_LEAVE:
-            self._server.drop(self.sid)
-        else:
-            self._environ[CUT_AT] = TOLD_TO_LEAVE
-            self.close(reason)
-
-    def forget_deadline(self) -> None:
-        """Who was logged in, leaves and joins again has time for another login."""
-        self._environ.pop(CUT_AT, None)
-
     def answer_login(self, event: str, ok: bool) -> None:
         self._emit(event, ok)
 
@@ -188,6 +170,7 @@ class SocketioGateway:
         self._connections: dict[str, Connection] = {}
         self._streaming: dict[str, set[Connection]] = {}  # by user, those that are logged in
         self._asking: dict[str, Task] = {}
+        self._ask_again_at: dict[str, float] = {}  # of those that are streaming
         self._lines = _Lines()
         self.logins = 0
         self.refused_logins = 0
@@ -202,13 +185,19 @@ class SocketioGateway:
         return len(self._connections)
 
     def _connect(self, sid: str, environ: dict[str, Any], auth: Any = None) -> None:
-        connection = self._connections[sid] = Connection(self._server, sid, environ, self._lines)
-        self._expect_login(connection, f"no login within {LOGIN_SEC:g} s")
+        session = self._server.session_of(sid)
+        if session is None:
+            raise socketio.exceptions.ConnectionRefusedError("the session has ended")
+        deadline = LoginDeadline.of(environ, session)
+        connection = Connection(self._server, sid, environ.get("REMOTE_ADDR", ""), deadline, self._lines)
+        self._connections[sid] = deadline.guest = connection
         if auth:
             try:
                 self._log_in(connection, auth)
             except (LoginRefused, TooManyGuesses) as error:
                 self._forget(connection)
+                if isinstance(error, TooManyGuesses):
+                    call_later(0, session.drop)  # when the answer has been sent
                 raise socketio.exceptions.ConnectionRefusedError(str(error)) from None
 
     def _disconnect(self, sid: str, reason: str) -> None:
@@ -218,26 +207,21 @@ class SocketioGateway:
 
     def _forget(self, connection: Connection) -> None:
         connection.gone = True
-        connection.cancel_deadline()
+        connection.deadline.guest = None
         self._connections.pop(connection.sid, None)
         if connection.stream is not None:
-            connection.forget_deadline()
+            connection.deadline.renew()
             self._end_stream(connection, connection.stream)
+        if connection.deadline.session.closed:
+            connection.deadline.cancel()
 
     def _end_stream(self, connection: Connection, stream: Stream) -> None:
         streaming = self._streaming[stream.user]
         streaming.discard(connection)
         if not streaming:
             del self._streaming[stream.user]
+            self._ask_again_at.pop(stream.user, None)
         self._door.end_stream(stream)
-
-    def _expect_login(self, connection: Connection, otherwise: str) -> None:
-        def cut() -> None:
-            if connection.stream is None and not connection.logging_in:  # if that is refused, it is cut then
-                connection.cut(otherwise)
-
-        connection.cancel_deadline()
-        connection.cancel_deadline = call_later(max(connection.cut_at - time.monotonic(), 0), cut)
 
     def _authenticate(self, sid: str, *arguments: Any) -> bool:
         connection = self._connections.get(sid)
@@ -261,9 +245,7 @@ class SocketioGateway:
         except LoginRefused:
             connection.answer_login(event, False)
             if connection.stream is None:
-                # No later than it was to be cut anyway, or each further guess would prolong it.
-                connection.cut_at = min(connection.cut_at, time.monotonic() + REFUSED_SEC)
-                self._expect_login(connection, "its login was refused")
+                connection.deadline.shorten(REFUSED_SEC, "its login was refused")
             return False
         connection.answer_login(event, True)
         if connection.stream is not None and connection.stream.wanted_hz is not None:
@@ -302,7 +284,7 @@ class SocketioGateway:
             self._end_stream(connection, connection.stream)
         connection.stream = stream
         self._streaming.setdefault(user, set()).add(connection)
-        connection.cancel_deadline()
+        connection.deadline.cancel()
         self.logins += 1
         self._lines.logged_in(stream, connection.address)
 
@@ -310,13 +292,19 @@ class SocketioGateway:
         """Ask the user's other connections for a sign of life; a phone that lost its network comes back under its own
         name.
 
-        Logins of a user at the same time wait for one round of questions: whoever has many connections and logs in
-        over and over must not have each of them asked each time.
+        Logins of a user at the same time wait for one round of questions, and the next one is `ASK_AGAIN_SEC` later:
+        whoever has many connections and logs in over and over must not have each of them asked each time.
         """
-        round_of_questions = self._asking.get(user)
-        if round_of_questions is None:
-            round_of_questions = self._asking[user] = spawn(self._ask_all, user)
-        round_of_questions.wait()
+        while user in self._streaming:
+            round_of_questions = self._asking.get(user)
+            if round_of_questions is None:
+                too_early_sec = self._ask_again_at.get(user, 0.0) - time.monotonic()
+                if too_early_sec > 0:
+                    sleep(too_early_sec)
+                    continue
+                round_of_questions = self._asking[user] = spawn(self._ask_all, user)
+            round_of_questions.wait()
+            return
 
     def _ask_all(self, user: str) -> None:
         try:
@@ -325,6 +313,8 @@ class SocketioGateway:
                 question.wait()
         finally:
             del self._asking[user]
+            if user in self._streaming:
+                self._ask_again_at[user] = time.monotonic() + ASK_AGAIN_SEC
 
     def _end_if_dead(self, connection: Connection) -> None:
         if not self._server.is_alive(connection.sid, PROBE_SEC) and not connection.gone:

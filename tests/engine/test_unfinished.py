@@ -27,8 +27,22 @@ def test_what_is_held_is_summed_up_and_given_back() -> None:
     assert not other.gave_way
 
 
-def test_who_holds_most_gives_way_whoever_comes_last() -> None:
-    unfinished = Unfinished(1000)
+def test_who_holds_little_for_long_gives_way_before_who_holds_more_for_a_moment() -> None:
+    now = 0.0
+    unfinished = Unfinished(1000, lambda: now)
+    lasting, camera = [Holder() for _ in range(8)], Holder()
+    for holder in lasting:
+        unfinished.hold(holder, 100)
+    now = 20.0
+    unfinished.hold(camera, 100)
+    now = 20.5
+    unfinished.hold(camera, 250)
+    assert [holder.gave_way for holder in (*lasting, camera)] == [True] + [False] * 8
+    assert unfinished.bytes == 950
+
+
+def test_who_holds_most_gives_way_where_all_came_at_once() -> None:
+    unfinished = Unfinished(1000, lambda: 0.0)
     small, largest, last = Holder(), Holder(), Holder()
     unfinished.hold(small, 200)
     unfinished.hold(largest, 600)

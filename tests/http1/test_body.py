@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from http1 import body
 from http1.body import SMALL_BODY_BYTES, BadBody, Body, Gone, Wire
 
 NEXT = b"GET / HTTP/1.1\r\n"
@@ -126,6 +127,14 @@ def test_only_the_beginning_of_a_large_chunked_body_is_read_ahead() -> None:
     body.read_ahead()
     assert not body.can_be_skipped
     assert len(rest(on)) > SMALL_BODY_BYTES
+
+
+def test_others_have_their_turn_between_many_small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[float] = []
+    monkeypatch.setattr(body, "sleep", turns.append)
+    on = wire(b"1\r\na\r\n" * 5_500 + b"0\r\n\r\n")
+    assert Body(on, None, False).read() == b"a" * 5_500
+    assert len(turns) >= 5_500 // body.CHUNKS_PER_TURN
 
 
 def test_nobody_is_told_to_go_on_before_somebody_reads() -> None:

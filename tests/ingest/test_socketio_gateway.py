@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -81,21 +82,53 @@ def test_further_wrong_logins_do_not_prolong_the_two_seconds(server: RunningServ
             assert time.monotonic() - began < 6, "it is still connected"
 
 
-def test_leaving_and_joining_again_does_not_prolong_the_ten_seconds(server: RunningServer) -> None:
-    with RawWebSocket(server.port, "/socket.io/?EIO=4&transport=websocket") as client:
-        began = time.monotonic()
-        client.socket.settimeout(0.5)
-        while time.monotonic() - began < 15:
-            try:
-                client.send("40")
-                while client.receive_frame() is not None:
-                    pass
-                break
-            except TimeoutError:
-                client.send("41")
-            except OSError:
-                break
-        assert 9.5 < time.monotonic() - began < 12
+#: What a client without an account may try in order to stay, over and over.
+WAYS_TO_STAY = {
+    "joining again": ["40"],
+    "joining and leaving at once": ["40", "41"],
+    "leaving and joining": ["41", "40"],
+    "guessing as it joins": ['40{"username":"user2","password":"wrong"}'],
+    "joining, guessing, leaving": ["40", '42["authenticate","user2","wrong","in"]', "41"],
+}
+
+
+def test_whatever_a_client_does_without_logging_in_it_is_cut_after_ten_seconds() -> None:
+    with running_server("-a") as server, ThreadPoolExecutor(len(WAYS_TO_STAY)) as threads:
+
+        def stay(packets: list[str]) -> float:
+            with RawWebSocket(server.port, "/socket.io/?EIO=4&transport=websocket") as client:
+                began = time.monotonic()
+                client.socket.settimeout(0.7)
+                while time.monotonic() - began < 15:
+                    try:
+                        for packet in packets:
+                            client.send(packet)
+                        while client.receive_frame() is not None:
+                            pass
+                        break
+                    except TimeoutError:
+                        pass
+                    except OSError:
+                        break
+                return time.monotonic() - began
+
+        stayed = dict(zip(WAYS_TO_STAY, threads.map(stay, WAYS_TO_STAY.values()), strict=True))
+    assert all(1.5 < seconds < 13 for seconds in stayed.values()), stayed  # a refused login may be cut sooner
+
+
+def test_too_many_guesses_as_clients_join_end_their_connections() -> None:
+    with running_server("-a") as server:
+        clients = [RawWebSocket(server.port, "/socket.io/?EIO=4&transport=websocket") for _ in range(60)]
+        for number, client in enumerate(clients):
+            client.send(f'40{{"username":"nobody{number}","password":"wrong"}}')
+        ended = 0
+        for client in clients:
+            assert str(client.receive()).startswith("0{")
+            if "too many" in str(client.receive()):
+                ended += 1
+                assert client.receive() == WebSocketClosed(None)
+            client.close()
+    assert ended > 30
 
 
 def test_who_was_logged_in_leaves_and_joins_again_has_time_for_a_login(server: RunningServer) -> None:
