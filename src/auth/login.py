@@ -26,6 +26,7 @@ from auth.guard import Guard, Guess, address_key
 from auth.names import valid_password, valid_username
 from auth.passwords import check_password
 from green import Overloaded
+from rate import OncePerSecond
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +112,7 @@ class Authenticator:
         self._line = _Line(PLACES, once)
         self._in_line: Counter[str] = Counter()
         self._hashing: dict[bytes, Once] = {}
+        self._said = OncePerSecond()
         self._recognised: OrderedDict[bytes, _Recognised] = OrderedDict()
         # Only digests of passwords stay in memory, and without the key, which dies with the process, they tell nothing.
         self._key = secrets.token_bytes(32)
@@ -133,7 +135,8 @@ class Authenticator:
         except UsersUnavailable:  # which the store has logged
             raise LoginUnavailable from None
         except Overloaded as error:
-            logger.warning("a login was not checked: %s", error)
+            if self._said.allows("overloaded", self._clock()):
+                logger.warning("logins are not checked: %s", error)
             raise LoginUnavailable from None
 
     def _login(self, users: Users, guess: Guess, password: str) -> Account:

@@ -4,13 +4,16 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from itsdangerous import BadData, URLSafeSerializer
 
 from auth.access import Viewer
 from auth.accounts import Account, Users, UsersUnavailable
 from auth.login import LoginRefused, LoginUnavailable, Offload
+from green import Overloaded
+
+T = TypeVar("T")
 
 HOURS: Final = 12.0
 #: Longer than any token of ours; what is longer is not worth an HMAC.
@@ -83,7 +86,7 @@ class Sessions:
         name, epoch, expires, only_stream = content  # as `issue` wrote it: the signature says so
         if self._clock() >= expires:
             return None
-        account = Account(name) if self._users is None else self._offload("database", self._users.find, name)
+        account = Account(name) if self._users is None else self._look_up(self._users.find, name)
         if account is None or account.epoch != epoch:
             return None
         return Claims(account, float(expires), only_stream)
@@ -117,6 +120,12 @@ class Sessions:
         if self._users is None:
             viewer = Viewer.anybody(address)
         else:
-            watchable = self._offload("database", self._users.watchable, claims.user)
+            watchable = self._look_up(self._users.watchable, claims.user)
             viewer = Viewer(claims.user, claims.account.admin, watchable)
         return viewer if claims.only_stream is None else replace(viewer, only_stream=claims.only_stream)
+
+    def _look_up(self, function: Callable[[str], T], name: str) -> T:
+        try:
+            return self._offload("database", function, name)
+        except Overloaded as error:
+            raise UsersUnavailable(str(error)) from None

@@ -258,7 +258,7 @@ def test_a_missing_name_takes_the_same_steps(users: SqlUsers, clock: Clock) -> N
 
 
 @pytest.mark.parametrize("broken", ["", "opensesame", "$2b$12$short"])
-def test_nor_does_a_hash_that_is_none_stand_out(
+def test_a_broken_hash_does_not_stand_out_by_its_time(
     broken: str, users: SqlUsers, authenticator: Authenticator, offload: Offload
 ) -> None:
     users.insert([Account("Carol", password_hash=broken)])

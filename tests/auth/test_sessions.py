@@ -12,6 +12,7 @@ from auth.accounts import Account, Users, UsersUnavailable
 from auth.login import LoginRefused, LoginUnavailable
 from auth.sessions import Sessions
 from auth.users import open_users
+from green import Overloaded
 
 SECRET = b"k" * 32
 
@@ -154,3 +155,15 @@ def test_accounts_that_are_away_are_told_apart_from_a_wrong_token(
         sessions.log_in(token)
     with pytest.raises(UsersUnavailable):
         sessions.viewer_of(token)
+
+
+def test_where_no_thread_comes_free_the_accounts_are_unavailable(users: Users) -> None:
+    def overloaded(_purpose: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        raise Overloaded("no database thread came free")
+
+    token, _ = Sessions(SECRET, users, offload).issue(alice(users))
+    sessions = Sessions(SECRET, users, overloaded)
+    with pytest.raises(UsersUnavailable):
+        sessions.check(token)
+    with pytest.raises(LoginUnavailable):
+        sessions.log_in(token)
