@@ -35,6 +35,7 @@ from running import RunningServer, running_server, until  # noqa: E402
 from security.connection_attacks import CROWDS, GONE_SEC, hold, upgrade  # noqa: E402
 from security.flood_attacks import check, watch  # noqa: E402
 from security.flooder import Flood  # noqa: E402
+from security.framings import AMBIGUOUS, PATHS, SECOND, talk  # noqa: E402
 from security.guesser import WRONG, Guessing  # noqa: E402
 from security.guesses_attacks import (  # noqa: E402
     BACK_SEC,
@@ -58,7 +59,6 @@ from security.processes import children_of  # noqa: E402
 from security.storm_attacks import BACK_SEC as STORM_SEC  # noqa: E402
 from security.storm_attacks import make_accounts, percentile, problems_of, storming  # noqa: E402
 from security.storm_clients import Plan  # noqa: E402
-from security.test_framings import AMBIGUOUS, PATHS, SECOND, talk  # noqa: E402
 
 USER: Final = ("Alice", "123")
 SAMPLES: Final = 200

@@ -6,16 +6,20 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+import green  # noqa: F401 (before serving, or eventlet announces its retirement)
 from phones import Phone
 from pictures import picture
 from raw_engineio import client_frame
 from running import RunningServer
 from security.processes import open_files, rss_bytes
+from serving import GIVE_BACK_PAUSE_SEC, GIVE_BACK_SEC
 
 #: Until then nine in ten must have gone (docs/security.md).
 GONE_SEC: Final = 30.0
 #: How often a slow client sends a byte.
 DRIP_SEC: Final = 0.5
+#: What has been closed is given back within that.
+CLOSED_SEC: Final = 5.0
 HOST: Final = "127.0.0.1"
 
 
@@ -135,7 +139,10 @@ def hold(server: RunningServer, crowds: dict[str, int]) -> Held:
                     _drip(key.fileobj, key.data, drips - 1)
     for _, client in clients:
         client.close()
-    time.sleep(0.5)
+    deadline = time.monotonic() + CLOSED_SEC
+    while open_files(pid) > before[0] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(GIVE_BACK_PAUSE_SEC + 2 * GIVE_BACK_SEC)  # and memory, though some was a moment ago
     return Held(
         len(clients), gone, last_sec, newcomer_ms,
         (before[0], at_most[0], open_files(pid)), (before[1], at_most[1], rss_bytes(pid) / 1e6),

@@ -296,6 +296,7 @@ class Fuzzer:
     Attributes:
         counts: of cases, and of what became of them.
         bytes: that the server has sent.
+        timeouts: cases in which the server left its client waiting.
     """
 
     def __init__(self, port: int) -> None:
@@ -306,6 +307,7 @@ class Fuzzer:
         self._sources = 0
         self.counts: Counter[str] = Counter()
         self.bytes = 0
+        self.timeouts = 0
 
     def play(self, case: Case) -> None:
         """Play one case.
@@ -318,8 +320,12 @@ class Fuzzer:
         # From addresses of their own, or a wrong password of one keeps the right ones of all others out.
         with self._connect(f"127.1.{self._sources // 250}.{self._sources % 250 + 1}") as sock:
             received = bytearray()
-            with contextlib.suppress(OSError):
+            try:
                 getattr(self, f"_play_{case.way}")(case, sock, received)
+            except TimeoutError:
+                self.timeouts += 1
+            except OSError:
+                pass  # it was cut, as a client out of its mind may be
             self._end(case, sock, received)
         self.bytes += len(received)
         found = internals_in(bytes(received))

@@ -92,12 +92,12 @@ class Guesser:
 
     async def _over_http(self) -> None:
         while True:
-            with suppress(OSError, EOFError):
+            guess = self._next()
+            try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", self._port, local_addr=(self._address, 0))
                 try:
                     while True:
                         began = time.monotonic()
-                        guess = self._next()
                         body = json.dumps({"username": guess.account, "password": guess.password}).encode()
                         writer.write(
                             b"POST /api/v1/token HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -106,8 +106,11 @@ class Guesser:
                         status = await asyncio.wait_for(self._status(reader), ANSWER_SEC)
                         self._came_to(guess, {401: WRONG, 429: TURNED_AWAY}.get(status, f"{FAILED}: {status}"))
                         await asyncio.sleep(max(began + self._period_sec - time.monotonic(), 0))
+                        guess = self._next()
                 finally:
                     writer.close()
+            except (OSError, EOFError) as error:  # no connection, cut, or no answer in time
+                self._came_to(guess, f"{FAILED}: {type(error).__name__}")
             await asyncio.sleep(self._period_sec)
 
     async def _status(self, reader: asyncio.StreamReader) -> int:

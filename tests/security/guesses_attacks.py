@@ -97,10 +97,13 @@ def polling_burst(port: int, guesses: int, account: str = "Alice", source: str =
 
 
 def connect_burst(port: int, guesses: int, account: str = "Alice", source: str = "127.0.0.1") -> list[Outcome]:
-    """CONNECT with a name and a password so often in one write, each second time to another namespace."""
-    credentials = (json.dumps({"username": account, "password": f"connect {n} {time.time()}"}) for n in range(guesses))
-    packets = [f"40{'/watch,' if n % 2 else ''}{auth}" for n, auth in enumerate(credentials)]
+    """CONNECT with a name and a password so often in one write; each that is refused leaves the client unjoined, so the
+    next one counts as well, until the connection ends."""
+    packets = [
+        "40" + json.dumps({"username": account, "password": f"connect {n} {time.time()}"}) for n in range(guesses)
+    ]
     outcomes = []
+    told = False
     with Client(port, 4, "websocket", join=False, source=source) as client:
         client.send_raw(b"".join(client_frame(TEXT, packet.encode()) for packet in packets))
         try:
@@ -110,11 +113,12 @@ def connect_burst(port: int, guesses: int, account: str = "Alice", source: str =
                 if "password is wrong" in answer:
                     outcomes.append(Outcome(at, source, account, WRONG))
                 else:
-                    known = "too many logins" in answer or "44/watch" in answer
-                    outcomes.append(Outcome(at, source, account, TURNED_AWAY if known else f"{FAILED}: {answer}"))
+                    told = "too many logins" in answer
+                    outcomes.append(Outcome(at, source, account, TURNED_AWAY if told else f"{FAILED}: {answer}"))
         except Gone:
             pass
-    return outcomes
+    rest = TURNED_AWAY if told else f"{FAILED}: no word of too many logins"
+    return outcomes + [Outcome(time.monotonic(), source, account, rest)] * (guesses - len(outcomes))
 
 
 def http_burst(port: int, guesses: int, account: str = "Alice", source: str = "127.0.0.1") -> list[Outcome]:

@@ -40,6 +40,7 @@ from security.guesses_attacks import (
     websocket_burst,
 )
 from security.outside import Client, Gone
+from security.processes import cpu_sec
 
 
 @pytest.fixture(scope="module")
@@ -59,17 +60,26 @@ def test_of_500_guesses_in_one_write_ten_are_checked(
 ) -> None:
     place = [websocket_burst, connect_burst, http_burst].index(burst)
     with probing(server.port):
+        began = time.monotonic()
         outcomes = burst(server.port, 500, f"burst {place}", f"127.0.1.{place}")
-    assert count(outcomes) == {WRONG: LIMIT, TURNED_AWAY: 490}
+        lasted = time.monotonic() - began
+    counted = count(outcomes)
+    assert counted[WRONG] + counted[TURNED_AWAY] == len(outcomes) == 500, counted
+    assert LIMIT <= counted[WRONG] <= LIMIT * (1 + lasted)
     assert check_limit(outcomes) == []
 
 
 def test_of_500_guesses_in_one_post_no_more_are_checked_than_in_another_way(server: RunningServer) -> None:
-    """Its answers are lost with the session, so the places that it took are seen by who comes next."""
+    """Its answers are lost with the session, so the places that it took are seen by who comes next, and the hashes by
+    the time that they take."""
     with probing(server.port):
+        used = cpu_sec(server.process.pid)
         polling_burst(server.port, 500, "burst poll", "127.0.1.10")
         outcomes = http_burst(server.port, 20, "burst poll", "127.0.1.11")
+        time.sleep(1)  # hashes that wait in line would be computed now
+        used = cpu_sec(server.process.pid) - used
     assert count(outcomes)[WRONG] <= 1  # a fresh address at an account that is pressed
+    assert used < 0.8, "ten hashes take 0.2 s, 500 would take 10 s"
 
 
 @pytest.mark.parametrize(
@@ -105,13 +115,13 @@ def test_of_guesses_on_100_connections_at_once_over_all_ways_ten_are_checked(
 
 
 @pytest.mark.parametrize(
-    ("guessing", "source", "first_sec"),
+    ("guessing", "source", "first_sec", "attempts"),
     [
-        (Guessing(addresses=("127.0.4.1",)), "127.0.4.1", 2),
-        (Guessing(addresses=("127.0.4.2",), transport="socketio"), "127.0.4.2", 2),
-        (Guessing(addresses=("127.0.4.3",), times=2), "127.0.4.3", 2),
-        (Guessing(addresses=("127.0.4.4",), account="nobody{n}", times=2), "127.0.4.4", 2),
-        (Guessing(addresses=addresses(10), times=0), "127.0.4.5", 6),
+        (Guessing(addresses=("127.0.4.1",)), "127.0.4.1", 2, 2),
+        (Guessing(addresses=("127.0.4.2",), transport="socketio"), "127.0.4.2", 2, 2),
+        (Guessing(addresses=("127.0.4.3",), times=2), "127.0.4.3", 2, 3),
+        (Guessing(addresses=("127.0.4.4",), account="nobody{n}", times=2), "127.0.4.4", 2, 3),
+        (Guessing(addresses=addresses(10), times=0), "127.0.4.5", 6, 1),
     ],
     ids=[
         "the user's own address",
@@ -122,12 +132,14 @@ def test_of_guesses_on_100_connections_at_once_over_all_ways_ten_are_checked(
     ],
 )
 def test_the_true_user_gets_in_within_30_s_while_a_flood_goes_on(
-    guessing: Guessing, source: str, first_sec: float, server: RunningServer
+    guessing: Guessing, source: str, first_sec: float, attempts: int, server: RunningServer
 ) -> None:
+    """And within as many attempts as docs/security.md says: one more than each guess is sent; from elsewhere, one."""
     with probing(server.port, account=("Bob", "456")):
         flooded = flood(server.port, guessing, first_sec, source, retry_sec=2)
     assert flooded.check() == []
-    assert flooded.rate_hz > 5 * LIMIT, "that was no flood"
+    assert flooded.login.attempts <= attempts, flooded.login
+    assert flooded.rate_hz > 20 * LIMIT, "that was no flood"
 
 
 # -- nothing tells which names exist

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -34,6 +35,7 @@ from security.images import (
     jpeg,
 )
 from security.outside import Client, watching
+from security.processes import children_of
 
 TESTS: Final = Path(__file__).resolve().parent.parent
 LIMITS: Final = Limits()
@@ -84,7 +86,7 @@ def test_the_bombs_are_bombs_a_decoder_would_take_their_size(server: RunningServ
     assert len(BOMBS["a JPEG of 631 bytes"]) == 631
 
 
-def test_the_windows_decoder_has_the_limit_too() -> None:
+def test_the_windows_decoder_has_the_limit_too_and_memory_that_is_wiped(screen: Screen) -> None:
     code = (
         "import sys, cv2, numpy as np\n"
         "picture = None\n"
@@ -93,9 +95,14 @@ def test_the_windows_decoder_has_the_limit_too() -> None:
         "print(None if picture is None else picture.shape)"
     )
     for pixels, expected in ((64 * 48, "(48, 64, 3)"), (64 * 48 - 1, "None")):
+        with running_server("-d", "--max-pixels", str(pixels), env=screen.env) as server:
+            (child,) = until(lambda server=server: children_of(server.process.pid), "the windows' process")
+            environ = Path(f"/proc/{child}/environ").read_bytes().decode()
+        assert WIPE_MEMORY in environ.replace("\0", ":"), "glibc cuts it up where it lies"
+        limit = environ.partition("\0OPENCV_IO_MAX_IMAGE_PIXELS=")[2].partition("\0")[0]
         run = subprocess.run(
             [sys.executable, "-c", code],
-            env=os.environ | {"OPENCV_IO_MAX_IMAGE_PIXELS": str(pixels)},
+            env=os.environ | {"OPENCV_IO_MAX_IMAGE_PIXELS": limit},
             input=picture(),
             capture_output=True,
             check=True,
@@ -280,10 +287,14 @@ def test_a_full_sized_frame_of_comments_costs_no_more_than_any_other(server: Run
     with Client(server.port, 4, "websocket") as client, watching(server) as watched:
         client.log_in()
         empty = b"\xff\xfe\0\2" * (2 << 20)
-        for image in (
-            b"\xff\xd8" + empty,
-            b"\xff\xd8" + b"\xff" * ((8 << 20) - 2),
-            padded(jpeg(64, 48), 8 << 20) + EOI,
+        for image, expected in (
+            (b"\xff\xd8" + empty, "not_an_image"),
+            (b"\xff\xd8" + b"\xff" * ((8 << 20) - 2), "truncated"),
+            (padded(jpeg(64, 48), 8 << 20) + EOI, None),
         ):
-            reason(client, image[: 8 << 20])
-        assert watched.growth_mb < 40
+            began = time.monotonic()
+            refused = reason(client, image[: 8 << 20])
+            took = time.monotonic() - began
+            assert refused == expected
+            assert took < 0.5
+        assert watched.peak_growth_mb < 40

@@ -36,6 +36,8 @@ STOP_SEC: Final = 3.0
 NOTHING_TO_FINISH_SEC: Final = 1.5
 #: How many moments are played at a time.
 AT_A_TIME: Final = 4
+#: Of the delays and signals that are drawn; another one plays other moments.
+SEED: Final = int(os.environ.get("STOP_SEED", "1"))
 WEBSOCKET: Final = "/socket.io/?EIO=4&transport=websocket"
 #: bcrypt of "secret" with cost 12: 0.2 s for each login that is checked, and then the file is written anew.
 SLOW_HASH: Final = "$2b$12$.h0zxknv5jPScRbQK7UQTecOVlHPeUCH8u4CtnDkzTItQ5Jrugaz2"
@@ -353,9 +355,10 @@ def twice(server: Server) -> None:
 
 def again_and_again(server: Server) -> None:
     """Also while it is stopping."""
+    drawn = random.Random(SEED)
     began = time.monotonic()
     while server.process.poll() is None and time.monotonic() < began + 5:
-        server.send(random.choice((TERM, INT, HUP)))
+        server.send(drawn.choice((TERM, INT, HUP)))
         time.sleep(0.01)
     assert_ended_well(server, began)
 
@@ -395,15 +398,16 @@ def at_a_moment(moment: Callable[[ExitStack], Server], way: Callable[[Server], N
 # -- the first two seconds
 
 
-def after(delay_sec: float, *arguments: str) -> Callable[[], None]:
+def after(delay_sec: float, signals: tuple[signal.Signals, ...], *arguments: str) -> Callable[[], None]:
     def play() -> None:
         with ExitStack() as opened:
             server = _server(opened, *arguments, env=_silent_screen(opened)[1])
             server.until_caught()
             time.sleep(delay_sec)
-            assert_ends_well(server, (random.choice((TERM, INT, HUP)),) * random.choice((1, 2)))
+            assert_ends_well(server, signals)
 
-    play.__name__ = f"{delay_sec:.3f} s{''.join(arguments)}"
+    names = " and ".join(number.name for number in signals)
+    play.__name__ = f"{names} after {delay_sec:.3f} s{''.join(f' with {argument}' for argument in arguments)}"
     return play
 
 
@@ -421,9 +425,14 @@ def test_it_ends_during_its_first_imports() -> None:
 
 def delays() -> list[Callable[[], None]]:
     count = 100 if os.environ.get("CI") else 20
+    drawn = random.Random(SEED)
     options = ((), ("-a",), ("-d",))
+
+    def signals() -> tuple[signal.Signals, ...]:
+        return (drawn.choice((TERM, INT, HUP)),) * drawn.choice((1, 2))
+
     # Without the display most of the start is over within half a second.
-    return [after(0.02 * 100 ** random.random(), *options[number % 3]) for number in range(count)]
+    return [after(0.02 * 100 ** drawn.random(), signals(), *options[number % 3]) for number in range(count)]
 
 
 # -- running them together
@@ -449,9 +458,8 @@ def test_it_ends_at_every_moment(play: Callable[[], None], played: Mapping[Any, 
     played[play].result()
 
 
-@pytest.mark.parametrize("play", DELAYS, ids=range(len(DELAYS)))
+@pytest.mark.parametrize("play", DELAYS, ids=lambda play: play.__name__)
 def test_it_ends_however_early_the_signal_comes(play: Callable[[], None], played: Mapping[Any, "Future[None]"]) -> None:
-    print(f"after {play.__name__}")
     played[play].result()
 
 
