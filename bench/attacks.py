@@ -3,7 +3,7 @@ beside it.
 
 Prints the figures of that table, and ends with status 1 if one of them is beyond its bound, or if a good camera got
 less than 95 % of its frames taken meanwhile. Attacks are chosen by words of their names: bench/attacks.py guesses.
-It takes twelve minutes.
+It takes fourteen minutes.
 """
 
 import argparse

@@ -98,7 +98,7 @@ class Stream:
         self._hub = hub
         self._clock = hub.clock
         now = self._clock()
-        self._sender = sender
+        self._sender: Sender | None = sender
         self._limits = limits
         self._bucket = TokenBucket(rate_hz, now)
         self._meter = RateMeter(now)
@@ -157,12 +157,12 @@ class Stream:
 
     def answer(self, result: Result) -> None:
         """Send a plug-in's result back to where its frame came from."""
-        if self.ended_at is None:
+        if self._sender is not None:
             self._sender.result(result)
 
     def disconnect(self, reason: str) -> None:
         """End the connection that the stream comes over, and the stream with it."""
-        if self.ended_at is None:
+        if self._sender is not None:
             self._sender.close(reason)
 
     def end(self) -> None:
@@ -170,6 +170,7 @@ class Stream:
         if self.ended_at is None:
             self.ended_at = time.time()
             self.latest = None
+            self._sender = None  # the stream stays listed, and its connection shall not
             self._hub.remove(self)
             for subscription in self._subscriptions:
                 subscription.put_ended(self)

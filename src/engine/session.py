@@ -326,6 +326,8 @@ class Session:
         self._cancel_timer()
         self.cancel_join_deadline()
         self._outbox_filled.set()
+        if self._overflowed:
+            self._outbox.clear()  # nobody comes for it
         self.hold(0)
         if self._upgrading_websocket is not None:
             self._upgrading_websocket.abort()
