@@ -1,5 +1,6 @@
 """Crowds that hold connections and do nothing with them: they go in time, and leave nothing behind."""
 
+import os
 import resource
 from collections.abc import Iterator
 
@@ -38,8 +39,9 @@ def test_a_crowd_of_every_kind_goes_in_time_and_leaves_nothing_behind(server: Ru
         assert first.newcomer_ms < 2_000, first.summary()
         assert first.files[2] <= first.files[0] + 1, first.summary()
         assert first.rss_mb[2] <= first.rss_mb[0] + LEFT_MB, first.summary()
-        second = hold(server, dict.fromkeys(CROWDS, share))
-        assert second.rss_mb[2] <= first.rss_mb[2] + ADDED_MB, f"{first.summary()}; {second.summary()}"
+        if os.environ.get("CI"):  # where there is time
+            second = hold(server, dict.fromkeys(CROWDS, share))
+            assert second.rss_mb[2] <= first.rss_mb[2] + ADDED_MB, f"{first.summary()}; {second.summary()}"
     assert "Traceback" not in "".join(server.log)
     said = [line for line in server.log if "logged in" not in line and "ended after" not in line]
     assert len(said) < 60, "a line a second per cause, not one a client"
