@@ -2,7 +2,8 @@
 
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,3 +109,22 @@ class Screen:
         return subprocess.run(
             command, env={**os.environ, **self.env}, capture_output=True, text=True, check=False
         ).stdout
+
+
+@contextmanager
+def x_server() -> Iterator[Screen]:
+    """A screen of our own, on Xvfb."""
+    reading, writing = os.pipe()
+    process = subprocess.Popen(
+        ["Xvfb", "-displayfd", str(writing), "-screen", "0", "1280x800x24", "-noreset", "-nolisten", "tcp"],
+        pass_fds=[writing],
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(writing)
+    with os.fdopen(reading) as number:
+        screen = Screen(f":{number.readline().strip()}")
+    try:
+        yield screen
+    finally:
+        process.terminate()
+        process.wait()

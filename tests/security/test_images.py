@@ -23,7 +23,7 @@ from frames import InvalidFrame, Limits, check_image
 from pictures import padded, picture
 from probe import probing
 from running import RunningServer, running_server, until
-from screens import Screen
+from screens import Screen, x_server
 from security.images import (
     AMBIGUOUS,
     BOMBS,
@@ -198,20 +198,8 @@ def test_a_bad_image_shows_its_own_pixels_or_none_whatever_was_decoded_before_it
 @pytest.fixture(scope="module")
 def screen() -> Iterator[Screen]:
     peers.need("opencv", "xvfb", "xdotool", "x11-utils")
-    reading, writing = os.pipe()
-    process = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(writing), "-screen", "0", "1280x800x24", "-noreset", "-nolisten", "tcp"],
-        pass_fds=[writing],
-        stderr=subprocess.DEVNULL,
-    )
-    os.close(writing)
-    with os.fdopen(reading) as number:
-        display = f":{number.readline().strip()}"
-    try:
-        yield Screen(display)
-    finally:
-        process.terminate()
-        process.wait()
+    with x_server() as screen:
+        yield screen
 
 
 def seen_of(screen: Screen, title: str) -> Any:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from typing import Final
@@ -20,7 +19,7 @@ from auth.sql_users import SqlUsers
 from postgres import Postgres, running_postgres
 from probe import probing
 from running import RunningServer, running_server, until
-from screens import Screen
+from screens import Screen, x_server
 from security.outside import Client, Watched
 from security.processes import children_of
 
@@ -45,20 +44,8 @@ def counted(server: RunningServer, token: str, name: str) -> float:
 @pytest.fixture(scope="module")
 def screen() -> Iterator[Screen]:
     peers.need("opencv", "xvfb", "xdotool", "x11-utils")
-    reading, writing = os.pipe()
-    process = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(writing), "-screen", "0", "1280x800x24", "-noreset", "-nolisten", "tcp"],
-        pass_fds=[writing],
-        stderr=subprocess.DEVNULL,
-    )
-    os.close(writing)
-    with os.fdopen(reading) as number:
-        display = f":{number.readline().strip()}"
-    try:
-        yield Screen(display)
-    finally:
-        process.terminate()
-        process.wait()
+    with x_server() as screen:
+        yield screen
 
 
 @pytest.mark.parametrize(
