@@ -4,12 +4,11 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from engine.server import LEAVE_SEC
 from green import call_later
 
 #: A client logs in within this time, or its connection is cut.
 LOGIN_SEC: Final = 10.0
-#: One that was told to leave has so long to go by itself.
-LEAVE_SEC: Final = 1.0
 #: While a login is being checked it is not cut, and looked at again after this.
 CHECKING_SEC: Final = 0.2
 #: Where it is kept: in the request of the client's session, which outlives what the client joins and leaves.
