@@ -19,11 +19,13 @@ from auth.sessions import Sessions
 from auth.users import UsersError, open_users
 from children import Children
 from display.display import Display, NoScreen
+from engine.reader import Announcements
 from engine.server import Server, same_host
+from engine.websocket import ReaderKind
 from green import Once, finish_offloaded, offload, sleep, spawn
 from hub import FrameHub
 from ingest.door import Door, LocalStreamNames
-from ingest.socketio_gateway import SocketioGateway
+from ingest.socketio_gateway import IMAGE_EVENT, SocketioGateway
 from metrics import Metrics, Reading
 from serving import CannotListen, HttpServer, raise_file_limit
 from settings import Settings, read_settings
@@ -62,6 +64,7 @@ class App:
         self.engine = Server(
             max_http_buffer_size=settings.max_frame_bytes * 7 // 5 + MESSAGE_OVERHEAD_BYTES,
             cors_allowed_origins=same_host(settings.origins),
+            reader_kind=ReaderKind(announcements=Announcements(IMAGE_EVENT)),
         )
         self.gateway = SocketioGateway(self.engine, self.door)
         self.children = Children()

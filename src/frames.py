@@ -92,7 +92,7 @@ def check_image(image: bytes | bytearray | memoryview, limits: Limits) -> ImageI
         InvalidFrame: it is too long, no image, too large, or cut off; the first of these that holds.
     """
     if len(image) > limits.max_frame_bytes:
-        raise InvalidFrame("too_many_bytes", f"{len(image)} bytes came, at most {limits.max_frame_bytes} are taken")
+        raise InvalidFrame("too_many_bytes", too_many_bytes(len(image), limits))
     info, needed, end_mark = _read(image)
     if info.width * info.height > limits.max_pixels:
         raise InvalidFrame(
@@ -107,6 +107,11 @@ def check_image(image: bytes | bytearray | memoryview, limits: Limits) -> ImageI
                 "truncated", f"the image ends after {len(image)} bytes, expected its end mark {end_mark.hex(' ')}"
             )
     return info
+
+
+def too_many_bytes(size: int, limits: Limits) -> str:
+    """What is said of an image of so many bytes."""
+    return f"{size} bytes came, at most {limits.max_frame_bytes} are taken"
 
 
 def read_header(image: bytes | bytearray | memoryview) -> ImageInfo:

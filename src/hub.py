@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from typing import Any, Final, NamedTuple, Protocol
 
-from frames import Frame, InvalidFrame, Limits, check_image
+from frames import Frame, InvalidFrame, Limits, check_image, too_many_bytes
 from rate import RateMeter, TokenBucket
 
 #: Ended streams stay listed this long, so that a page can say that a camera has gone, and not merely miss it.
@@ -128,16 +128,29 @@ class Stream:
         Returns:
             None when the frame is accepted, else why it is not.
         """
-        self.seq += 1
-        now = self._clock()
+        refusal = self.admit(len(image))
+        return self.publish(image, reply_to) if refusal is None else self.refuse(refusal)
+
+    def admit(self, size: int) -> Refusal | None:
+        """Whether an image of so many bytes may come now, or why not; asked once for each, before it is received.
+
+        What was admitted goes to `publish` when it has come, what was not to `refuse`; only there is it numbered.
+        """
         if self.ended_at is not None:
-            return self.refuse(Refusal("not_logged_in", f"the stream {self.name} has ended"))
-        if not self._bucket.take(now):
-            return self.refuse(Refusal("rate", f"more than {self._bucket.rate_hz:g} frames a second"))
+            return Refusal("not_logged_in", f"the stream {self.name} has ended")
+        if not self._bucket.take(self._clock()):
+            return Refusal("rate", f"more than {self._bucket.rate_hz:g} frames a second")
+        if size > self._limits.max_frame_bytes:
+            return Refusal("too_many_bytes", too_many_bytes(size, self._limits))
+        return None
+
+    def publish(self, image: bytes | bytearray | memoryview, reply_to: object = None) -> Refusal | None:
+        """Number an image that was admitted, check its header, and publish it; arguments and answer as of `offer`."""
         try:
             info = check_image(image, self._limits)
         except InvalidFrame as error:
             return self.refuse(Refusal(error.code, str(error)))
+        self.seq += 1
         received_at = time.time()
         frame = Frame(image, info, self, self.seq, received_at, reply_to)
         self.frames += 1
@@ -145,13 +158,14 @@ class Stream:
         self.info = info
         self.latest = frame
         self.latest_at = received_at
-        self._meter.count(now)
+        self._meter.count(self._clock())
         for subscription in self._subscriptions:
             subscription.put(self, frame)
         return None
 
     def refuse(self, refusal: Refusal) -> Refusal:
-        """Count a refusal that was found here or, before the image reached the stream, by its gateway."""
+        """Number and count an image that is refused, here or by its gateway."""
+        self.seq += 1
         self.refused[refusal.code] += 1
         return refusal
 

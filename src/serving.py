@@ -152,18 +152,24 @@ class HttpServer:
             elif sock in self._connections:  # it has not been displaced
                 self._waiting[sock] = None
 
-        try:
-            Connection(sock, address, self._wsgi, self._count_bad_request, note_waiting).serve()
-        except OSError:
-            pass  # it had gone before it was looked at
-        except Exception:
-            logger.exception("a connection ended with an error")
-        finally:
+        def close() -> None:
             self._connections.discard(sock)
             self._waiting.pop(sock, None)
             greenio.shutdown_safe(sock)
             sock.close()
             self._give_back_after_a_crowd()
+
+        connection: Connection | None = None
+        try:
+            connection = Connection(sock, address, self._wsgi, self._count_bad_request, note_waiting, close)
+            connection.serve()
+        except OSError:
+            pass  # it had gone before it was looked at
+        except Exception:
+            logger.exception("a connection ended with an error")
+        finally:
+            if connection is None or not connection.taken_over:
+                close()
 
     def _give_back_after_a_crowd(self) -> None:
         if not self._giving_back and self._most_connections - len(self._connections) >= CROWD:

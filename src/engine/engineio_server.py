@@ -102,12 +102,20 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
         max_text_bytes: limit of a text message; None for no other than that of every message. A client that has asked
             for base64 may send larger ones over its WebSocket, as long as they hold binary messages.
         max_unfinished_bytes: see `Unfinished`.
+        reader_kind: how messages are read from WebSockets.
+
+    Attributes:
+        receive_image: called with what came on the short way, see `MessageReader`; may not wait.
     """
 
     sockets: dict[str, Session]
 
     def __init__(
-        self, max_text_bytes: int | None = None, max_unfinished_bytes: int = MAX_UNFINISHED_BYTES, **options: Any
+        self,
+        max_text_bytes: int | None = None,
+        max_unfinished_bytes: int = MAX_UNFINISHED_BYTES,
+        reader_kind: websocket.ReaderKind = websocket.ANY_READER,
+        **options: Any,
     ) -> None:
         options.setdefault("async_mode", "eventlet")
         super().__init__(**(options | {"monitor_clients": False}))  # each session has its own heartbeat
@@ -116,6 +124,8 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
         self.unfinished_upgrades = 0
         self.handler_errors = 0
         self.unfinished = Unfinished(max_unfinished_bytes)
+        self.receive_image: Callable[[Session, int, Any, str | None, str | None], None] = _no_images
+        self._reader_kind = reader_kind
         self._max_text_bytes = max_text_bytes
         self._scratch = bytearray(websocket.SCRATCH_BYTES)
         self._said = OncePerSecond()
@@ -180,16 +190,17 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
         def serve(connection: websocket.WebSocket) -> None:
             session.attach(connection, as_base64)
             self._open(session, environ, upgrades=False)
-            session.receive_all()
+            session.begin()
 
         try:
-            return self._serve_websocket(environ, start_response, as_base64, serve)
+            return self._serve_websocket(session, environ, start_response, as_base64, serve)
         finally:
             if not session.upgraded:  # there was no handshake, so there is nothing to end
                 self.sockets.pop(session.sid, None)
 
     def _serve_websocket(
         self,
+        session: Session,
         environ: Environ,
         start_response: StartResponse,
         as_base64: bool,
@@ -197,7 +208,14 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
     ) -> list[bytes]:
         max_text_bytes = None if as_base64 or self._max_text_bytes is None else self._max_text_bytes + len("4")
         limits = websocket.Limits(self.max_http_buffer_size, max_text_bytes)
-        return websocket.serve(environ, start_response, limits, self._scratch, handler, self.unfinished)
+        prefix = b"" if session.protocol == 4 else bytes((packets.MESSAGE,))
+
+        def make(sock: Any, close_socket: Callable[[], object]) -> websocket.WebSocket:
+            return websocket.WebSocket(
+                sock, limits, self._scratch, self.unfinished, self._reader_kind, prefix, close_socket
+            )
+
+        return websocket.serve(environ, start_response, make, handler)
 
     def _open(self, session: Session, environ: Environ, upgrades: bool) -> None:
         handshake = {
@@ -224,10 +242,12 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
             if not self.allow_upgrades:
                 raise BadRequest(*UNKNOWN_TRANSPORT)
             return self._serve_websocket(
-                environ, start_response, as_base64, lambda connection: session.upgrade(connection, as_base64)
+                session, environ, start_response, as_base64, lambda connection: session.upgrade(connection, as_base64)
             )
         if session.upgrading:
-            # The WebSocket's last word may be here already: the hub has no order for what came at the same time.
+            # The WebSocket's last word may be here already: the hub has no order for what came at the same time. One
+            # turn for it to be received, one to be handled.
+            sleep(0)
             sleep(0)
         if session.upgraded:
             raise BadRequest(*BAD_REQUEST)
@@ -381,6 +401,10 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
                 session.drop()
         elif (one := self.sockets.get(sid)) is not None:
             one.close(self.reason.SERVER_DISCONNECT)
+
+
+def _no_images(*_: object) -> None:
+    """Nobody has given a session a sink."""
 
 
 def _only(query: dict[str, list[str]], name: str) -> str | None:

@@ -3,16 +3,31 @@
 A client's frame, section 5.2; lengths are big-endian, and a client always masks:
 
     FIN RSV1 RSV2 RSV3 opcode(4) | MASK length(7) | [length 16 or 64] | mask(32) | payload
+
+Images take a short way. Nearly all that ever comes is one Socket.IO event, in two messages:
+
+    451-["receiveImage",{"_placeholder":true,"num":0}]       text; an ack's number may stand before the bracket
+    ff d8 ff …                                               binary; 04 comes first with Engine.IO 3
+
+The reader knows them by their bytes, asks whether the image may come before it unmasks or copies it, and gives it out
+as one `IMAGE`. Whatever looks different in any way goes the long way, through the decoders that know all of Socket.IO.
 """
 
 import codecs
+import re
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from websockets.speedups import apply_mask
 
+if TYPE_CHECKING:
+    from engine.transport import Transport
+
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 NORMAL, PROTOCOL_ERROR, NO_STATUS, INVALID_DATA, TOO_BIG = 1000, 1002, 1005, 1007, 1009
+
+#: What a reader gives out beside messages, see `MessageReader`; no opcodes.
+IMAGE, REFUSED = 0x10, 0x11
 
 #: A payload's buffer begins with at most so much and doubles as bytes arrive: a length that is announced and never
 #: sent costs this, and not the length. Most cameras' frames fit into it.
@@ -20,8 +35,15 @@ FIRST_BUFFER_BYTES: Final = 64 * 1024
 #: Of what one receive brings, so many WebSocket frames are read before others have their turn: 64 KB hold 10,000 pings,
 #: and reading and answering all of them stops everybody for 0.1 s. Images do not come in such numbers.
 FRAMES_PER_TURN: Final = 64
+#: The longest text that announces an image and takes the short way: its length fits into the header's second byte.
+MAX_ANNOUNCEMENT_BYTES: Final = 125
+#: After a refused image so little is received with what announces the next one: that may be refused as well, and then
+#: nothing of it is copied.
+WARY_BYTES: Final = 512
 
 Buffer = bytes | bytearray | memoryview
+#: `(opcode, payload)`, `(IMAGE, image, number, event)` or `(REFUSED, refusal, number, event)`.
+Message = tuple[Any, ...]
 new_utf8_decoder: Final = codecs.getincrementaldecoder("utf-8")
 
 
@@ -31,6 +53,39 @@ class WebSocketError(Exception):
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class ImageSink(Protocol):
+    """Takes the images of one client that come the short way. Nothing here may wait."""
+
+    def admit(self, size: int, event: str | None) -> object | None:
+        """Whether an image of so many bytes may come: None, or why not. Asked before anything of it is looked at."""
+
+    def take(self, image: bytes, event: str | None) -> object:
+        """An admitted image has come; returns the answer, as for an ack."""
+
+    def refuse(self, refusal: Any) -> object:
+        """All bytes of an image that was not admitted have gone by; returns the answer, as for an ack."""
+
+
+class Announcements:
+    """How the text looks that announces an image as the one argument, or the first of two, of an event.
+
+    Attributes:
+        before: all up to the bracket, and the ack's number.
+        heads: of what follows the number; clients write the placeholder's two keys in either order.
+    """
+
+    before: Final = b"451-"
+
+    def __init__(self, event: str) -> None:
+        name = b'["%s",' % event.encode()
+        self.heads = (name + b'{"_placeholder":true,"num":0}', name + b'{"num":0,"_placeholder":true}')
+        # An event as second argument; what JSON would write in another way is left to the decoders.
+        self.match = re.compile(
+            rb'451-(0|[1-9][0-9]{0,14})?(?:%s|%s)(?:,"([ !#-\[\]-~]{1,64})")?\]' % tuple(map(re.escape, self.heads))
+        ).fullmatch
+        self.shortest = len(self.before) + len(self.heads[0]) + len(b"]")
 
 
 class MessageReader:
@@ -43,17 +98,33 @@ class MessageReader:
     Text that is not UTF-8 is noticed at its first wrong byte while its message is still under way; of a message that
     is there as soon as it begins, that is left to who decodes it.
 
+    Images are known by their announcement while there is a `sink`, and as long as nothing else came: any other message
+    may change what the next one means (it may be the login), so that from there on everything is given out as it is,
+    until `resume` says that it has been handled. An image under way whose frame is whole: `(IMAGE, image, number,
+    event)`, with the ack's number as text, None where no ack is asked for. One that the sink did not admit:
+    `(REFUSED, refusal, number, event)`, when its bytes have gone by; nobody kept them.
+
     Args:
         max_message_bytes: limit of a message's payload, all fragments together.
-        scratch: the shared buffer, at least 14 bytes (the longest header).
+        scratch: the shared buffer, at least 14 bytes (the longest header), and `MAX_ANNOUNCEMENT_BYTES` for images.
         max_text_bytes: the limit of text, when it is another one.
         hold: told how many bytes are held of the message under way, whenever that changes; up to `FIRST_BUFFER_BYTES`
             are not worth telling, and said to be 0.
+        announcements: what announces an image.
+        prefix: what an image's message begins with, and is no part of it: nothing or one byte.
 
     Attributes:
         more: what came holds more than is read in one turn, or an error behind what was read; call `received(0)` for
             it before receiving again.
+        missing: so many bytes of the frame under way are still to come.
+        skipping: they belong to a refused image: receive and forget them, and say so with `skipped`.
     """
+
+    __slots__ = (
+        "_announced", "_announcements", "_decoded", "_decoder", "_error", "_filled", "_first_byte", "_held", "_hold",
+        "_last_image_bytes", "_leftover", "_length", "_mask", "_max", "_max_text", "_message", "_message_opcode",
+        "_payload", "_prefix", "_refusal", "_scratch", "_short", "_sink", "_wary", "missing", "more", "skipping",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -61,15 +132,23 @@ class MessageReader:
         scratch: bytearray,
         max_text_bytes: int | None = None,
         hold: Callable[[int], object] | None = None,
+        announcements: Announcements | None = None,
+        prefix: bytes = b"",
     ) -> None:
         self._max = max_message_bytes
         self._max_text = max_message_bytes if max_text_bytes is None else max_text_bytes
         self._hold = hold or _not_counted
         self._scratch = memoryview(scratch)
+        self._announcements = announcements
+        self._prefix = prefix
+        self._sink: ImageSink | None = None
+        self._short = False  # images are known by their announcement
         self.more = False
+        self.missing = 0
+        self.skipping = False
         self._held = 0
         self._error: WebSocketError | None = None
-        self._leftover = b""  # the beginning of a header, or what the next turn is for
+        self._leftover = b""  # the beginning of a header or an announcement, or what the next turn is for
         self._payload: bytearray | None = None  # of the frame under way
         self._filled = 0
         self._length = 0
@@ -79,15 +158,47 @@ class MessageReader:
         self._message_opcode = 0
         self._decoder: codecs.IncrementalDecoder | None = None  # of the text under way
         self._decoded = -1  # so much of the frame under way has been through it; -1 when it is not text
+        self._announced: Any = None  # the match of the announcement whose image is due or under way
+        self._refusal: object = None  # of the image that is skipped
+        self._wary = False  # the last image was refused
+        self._last_image_bytes = 0
+
+    def resume(self, sink: ImageSink | None) -> None:
+        """All that was given out has been handled: from now on images may take the short way to this sink."""
+        self._sink = sink
+        self._short = sink is not None and self._announcements is not None
+        self._wary = False
+
+    def receive(self, transport: "Transport") -> list[Message] | None:
+        """Receive once, and see what it completes; None at the end. What has come before and was not read in its turn
+        is read instead.
+
+        Raises:
+            WebSocketError: as `received`.
+            OSError: as the transport's.
+        """
+        if self.more:
+            return self.received(0)
+        if self.skipping:
+            count = transport.skip(self.missing)
+            return self.skipped(count) if count else None
+        count = transport.receive_into(self.buffers())
+        return self.received(count) if count else None
 
     def buffers(self) -> tuple[memoryview, ...]:
         """Where the next bytes belong, in this order."""
-        if self._payload is None:
-            return (self._scratch,)
-        rest = memoryview(self._payload)[self._filled :]
-        return (rest, self._scratch) if len(self._payload) == self._length else (rest,)
+        payload = self._payload
+        if payload is None:
+            kept = len(self._leftover)
+            if kept:
+                self._scratch[:kept] = self._leftover
+            return (self._scratch[kept : kept + WARY_BYTES] if self._wary else self._scratch[kept:],)
+        rest = memoryview(payload)[self._filled :]
+        if len(payload) < self._length:
+            return (rest,)
+        return (rest, self._scratch)
 
-    def received(self, count: int) -> list[tuple[int, bytes]]:
+    def received(self, count: int) -> list[Message]:
         """Take note of bytes received into `buffers()`; returns the messages that they complete, control frames among
         them.
 
@@ -96,28 +207,19 @@ class MessageReader:
         """
         if self._error is not None:
             raise self._error
-        messages: list[tuple[int, bytes]] = []
+        messages: list[Message] = []
+        end = count
         if self._payload is not None:
-            taken = min(count, len(self._payload) - self._filled)
-            self._filled += taken
-            count -= taken
-            if self._filled < self._length:
-                if self._filled == len(self._payload):
-                    grown = bytearray(min(self._length, 2 * self._filled))
-                    grown[: self._filled] = self._payload
-                    self._payload = grown
-                    self._tell_held()
-                    if self._payload is None:
-                        return messages  # it has been told to forget it
-                if self._decoded >= 0:
-                    self._check_frame_so_far()
+            end = self._receive_payload(messages, count)
+            if end < 0:
                 return messages
-            payload, self._payload = self._payload, None
-            self._add_frame(messages, self._first_byte, apply_mask(payload, self._mask))
-            if self._held:
-                self._tell_held()
+        elif self._leftover:
+            kept = len(self._leftover)
+            if not count:  # others have used the scratch since
+                self._scratch[:kept] = self._leftover
+            end += kept
         try:
-            self._receive_frames(messages, count)
+            self._receive_frames(messages, end)
         except WebSocketError as error:
             if not messages:
                 raise
@@ -126,14 +228,53 @@ class MessageReader:
             self.more = True
         return messages
 
-    def _receive_frames(self, messages: list[tuple[int, bytes]], count: int) -> None:
-        view = self._scratch[:count]
-        data: Buffer = self._leftover + bytes(view) if self._leftover else view
+    def skipped(self, count: int) -> list[Message]:
+        """So many bytes of what is to be skipped have gone by."""
+        self.missing -= count
+        if self.missing:
+            return []
+        return [self._end_skipping()]
+
+    def _receive_payload(self, messages: list[Message], count: int) -> int:
+        """Take note of bytes of the frame under way; returns how many lie in the scratch behind it, -1 when it is not
+        whole yet."""
+        payload = self._payload
+        assert payload is not None
+        taken = min(count, len(payload) - self._filled)
+        filled = self._filled = self._filled + taken
+        if filled < self._length:
+            self.missing = self._length - filled
+            if filled == len(payload):
+                grown = bytearray(min(self._length, 2 * filled))
+                grown[:filled] = payload
+                self._payload = grown
+                self._tell_held()
+                if self._payload is None:
+                    return -1  # it has been told to forget it
+            if self._decoded >= 0:
+                self._check_frame_so_far()
+            return -1
+        self._payload = None
+        self.missing = 0
+        if self._announced is not None and not self._first_byte & CLOSE:
+            self._add_image(messages, payload, self._mask)
+        else:
+            self._add_frame(messages, self._first_byte, apply_mask(payload, self._mask))
+        if self._held:
+            self._tell_held()
+        return count - taken
+
+    def _receive_frames(self, messages: list[Message], end: int) -> None:
+        data = self._scratch
         self._leftover = b""
         self.more = False
-        position, end = 0, len(data)
+        position = 0
         for _ in range(FRAMES_PER_TURN):
-            start = self._read_header(data, position, end)
+            if self._short and self._message is None:
+                position = self._read_images(messages, data, position, end)
+                if position < 0:
+                    return
+            start = self._read_header(messages, data, position, end)
             if start < 0:
                 self._leftover = bytes(data[position:end])
                 return
@@ -143,10 +284,103 @@ class MessageReader:
                 return
             self._add_frame(messages, self._first_byte, apply_mask(data[start:stop], self._mask))
             position = stop
+        if position < end:
+            self._leftover = bytes(data[position:end])
+            self.more = True
+
+    def _read_images(self, messages: list[Message], data: memoryview, position: int, end: int) -> int:
+        """Read images from `position` on; returns where something else begins, -1 when nothing is left to read."""
+        announcements, sink, prefix = self._announcements, self._sink, len(self._prefix)
+        assert announcements is not None
+        assert sink is not None
+        for _ in range(FRAMES_PER_TURN):
+            announced = self._announced
+            if announced is None:
+                if end - position < 2 or data[position] != 0x80 | TEXT:
+                    return position
+                size = data[position + 1] - 0x80
+                if not announcements.shortest <= size <= MAX_ANNOUNCEMENT_BYTES:
+                    return position
+                start = position + 6
+                stop = start + size
+                if stop > end:
+                    so_far = apply_mask(data[start:end], bytes(data[position + 2 : start])) if end > start else b""
+                    if so_far[:4] != announcements.before[: len(so_far)] or not so_far.isascii():
+                        return position
+                    self._leftover = bytes(data[position:end])
+                    return -1
+                announced = announcements.match(apply_mask(data[start:stop], bytes(data[position + 2 : start])))
+                if announced is None:
+                    return position
+                self._announced = announced
+                position = stop
+            start = position + 2
+            if end < start or data[position] != 0x80 | BINARY or not data[position + 1] & 0x80:
+                return position
+            length = data[position + 1] & 0x7F
+            if length == 126:
+                start += 2
+            elif length == 127:
+                start += 8
+            if end < start + 4 + prefix:  # with Engine.IO 3 the first byte has to be seen too
+                return position if length < prefix else self._keep(data, position, end)
+            if length >= 126:
+                length = int.from_bytes(data[position + 2 : start], "big")
+            if length < prefix or length > self._max:
+                return position
+            mask = bytes(data[start : start + 4])
+            start += 4
+            if prefix and data[start] ^ mask[0] != self._prefix[0]:
+                return position
+            stop = start + length
+            event = announced[2]
+            refusal = sink.admit(length - prefix, None if event is None else event.decode())
+            if refusal is not None:
+                self._refusal = refusal
+                if stop > end:
+                    self.skipping = True
+                    self.missing = stop - end
+                    return -1
+                messages.append(self._end_skipping())
+            elif stop > end:
+                self._mask = mask
+                self._first_byte = data[position]
+                self._length = length
+                self._begin_payload(data, start, end)
+                return -1
+            else:
+                self._add_image(messages, data[start:stop], mask)
+            position = stop
+            if position == end:
+                return -1
         self._leftover = bytes(data[position:end])
         self.more = True
+        return -1
 
-    def _read_header(self, data: Buffer, position: int, end: int) -> int:
+    def _keep(self, data: memoryview, position: int, end: int) -> int:
+        self._leftover = bytes(data[position:end])
+        return -1
+
+    def _add_image(self, messages: list[Message], masked: Buffer, mask: bytes) -> None:
+        if self._prefix:
+            masked = memoryview(masked)[1:]
+            mask = mask[1:] + mask[:1]
+        image = apply_mask(masked, mask)
+        number, event = self._announced.groups()
+        messages.append((IMAGE, image, number and number.decode(), event and event.decode()))
+        self._announced = None
+        self._wary = False
+        self._last_image_bytes = len(image)
+
+    def _end_skipping(self) -> Message:
+        number, event = self._announced.groups()
+        refusal = self._refusal
+        self.skipping = False
+        self._announced = self._refusal = None
+        self._wary = True
+        return (REFUSED, refusal, number and number.decode(), event and event.decode())
+
+    def _read_header(self, messages: list[Message], data: memoryview, position: int, end: int) -> int:
         """Read the header at `position`; returns where its payload begins, -1 when the header is not all there."""
         if end - position < 2:
             return -1
@@ -190,11 +424,20 @@ class MessageReader:
         self._mask = bytes(data[position : position + 4])
         self._first_byte = first
         self._length = length
+        if opcode < CLOSE:
+            if self._announced is not None:  # it was an image's, but what follows does not look like one
+                messages.append((TEXT, self._announced[0]))
+                self._announced = None
+            self._short = False
         return position + 4
 
-    def _begin_payload(self, data: Buffer, start: int, end: int) -> None:
+    def _begin_payload(self, data: memoryview, start: int, end: int) -> None:
         self._filled = end - start
-        self._payload = bytearray(min(self._length, max(FIRST_BUFFER_BYTES, 2 * self._filled)))
+        self.missing = self._length - self._filled
+        # A camera whose last image was as large will send all of this one too.
+        self._payload = bytearray(
+            min(self._length, max(FIRST_BUFFER_BYTES, 2 * self._filled, self._last_image_bytes * 3 // 2))
+        )
         self._payload[: self._filled] = data[start:end]
         if self._length > FIRST_BUFFER_BYTES:
             self._tell_held()
@@ -207,7 +450,7 @@ class MessageReader:
             self._decoded = 0
             self._check_frame_so_far()
 
-    def _add_frame(self, messages: list[tuple[int, bytes]], first_byte: int, payload: bytes) -> None:
+    def _add_frame(self, messages: list[Message], first_byte: int, payload: bytes) -> None:
         opcode = first_byte & 0x0F
         if opcode >= CLOSE:
             messages.append((opcode, payload))
@@ -255,10 +498,12 @@ class MessageReader:
             raise WebSocketError(INVALID_DATA, "text that is not UTF-8")
 
     def forget(self) -> None:
-        """Let go of the message under way; the reader is of no further use."""
+        """Let go of the message under way and of the sink; the reader is of no further use."""
         self._payload = self._message = None
         self._leftover = b""
         self._hold = _not_counted
+        self._sink = None
+        self._short = False
 
     def _tell_held(self) -> None:
         size = (len(self._payload) if self._payload else 0) + (len(self._message) if self._message else 0)

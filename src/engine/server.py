@@ -25,6 +25,7 @@ from socketio import packet
 
 from engine.engineio_server import EngineServer
 from engine.packets import ProtocolError
+from engine.reader import IMAGE
 from engine.session import Session
 from green import call_later
 from rate import OncePerSecond
@@ -53,6 +54,13 @@ LIFECYCLE_EVENTS: Final = frozenset(
 )
 
 
+#: What is kept of the request that a session began with.
+KEPT: Final = frozenset(
+    ("PATH_INFO", "QUERY_STRING", "REMOTE_ADDR", "REMOTE_PORT", "REQUEST_METHOD", "SERVER_NAME", "SERVER_PORT",
+     "wsgi.url_scheme")
+)  # fmt: skip
+KEPT_PREFIX: Final = "HTTP_"
+
 #: Type, attachments, namespace and id; the JSON follows.
 HEAD: Final = re.compile(
     rf"([0-6])(?:([0-9]{{1,10}})-)?(?:(/[^,]{{0,{MAX_NAMESPACE_CHARS - 1}}})(?:,|\Z))?([0-9]{{0,100}})"
@@ -74,6 +82,9 @@ def _no_json(constant: str) -> NoReturn:
 decode_json: Final = json.JSONDecoder(
     parse_int=engineio.json._safe_int, parse_float=_finite, parse_constant=_no_json
 ).decode
+
+
+encode_json: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def _is_too_deep(data: Any) -> bool:
@@ -164,6 +175,7 @@ class Server(socketio.Server):  # type: ignore[misc]
         options.setdefault("logger", logging.getLogger("socketio.server"))
         options.setdefault("engineio_logger", logging.getLogger("engineio.server"))
         super().__init__(*args, **options)
+        self.eio.receive_image = self._receive_image
         self._join_sec = join_sec
         self.handler_errors = 0
         self._said = OncePerSecond()
@@ -201,7 +213,9 @@ class Server(socketio.Server):  # type: ignore[misc]
     # -- from the client
 
     def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> None:
-        super()._handle_eio_connect(eio_sid, environ)
+        # All of it is kept as long as the client is there; what the request was made of is not worth that.
+        kept = {key: value for key, value in environ.items() if key in KEPT or key.startswith(KEPT_PREFIX)}
+        super()._handle_eio_connect(eio_sid, kept)
         session = self.eio.sockets[eio_sid]
         self._expect_to_join(session)
         if session.protocol == 3:
@@ -259,6 +273,7 @@ class Server(socketio.Server):  # type: ignore[misc]
                 session.hold(size)
                 return
             del self._binary_packet[eio_sid]
+            session.attachments_due = False
             if pending.attachment_count > 1:
                 session.hold(0)
             received = pending
@@ -285,8 +300,22 @@ class Server(socketio.Server):  # type: ignore[misc]
                 if not self.manager.sid_from_eio_sid(eio_sid, received.namespace or "/"):
                     raise ProtocolError("a binary packet for a namespace that was not joined")
                 self._binary_packet[eio_sid] = received
+                session.attachments_due = True
                 return
         self._act_on(session, received)
+
+    def _receive_image(self, session: Session, kind: int, image: Any, number: str | None, event: str | None) -> None:
+        sink = session.sink
+        assert sink is not None
+        arguments = "[]"
+        try:
+            answer = sink.take(image, event) if kind == IMAGE else sink.refuse(image)
+            if number is not None:
+                arguments = encode_json([answer])
+        except Exception:
+            self._count_handler_error("the sink of images")
+        if number is not None:
+            session.send_message(f"{packet.ACK}{number}{arguments}")
 
     def _act_on(self, session: Session, received: StrictPacket) -> None:
         namespace = received.namespace or "/"

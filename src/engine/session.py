@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from engine import packets
 from engine.packets import Packet, ProtocolError
+from engine.reader import ImageSink
 from engine.websocket import MAX_OUTGOING_BYTES, MAX_OUTGOING_MESSAGES, WebSocket
 from green import Signal, call_later, sleep, spawn
 
@@ -54,6 +55,8 @@ class Session:
         upgrading: a WebSocket has come for it and has not taken over yet.
         cancel_join_deadline: ends the wait for the client to join a namespace, set by the Socket.IO server.
         held: while a namespace is being joined, the messages that must not overtake the answer; else None.
+        sink: takes the client's images on their short way.
+        attachments_due: the next messages belong to a packet that has come, and take no short way.
         last_seen: when a packet or a poll last came (time.monotonic).
         end_reason: why it has ended, one of python-engineio's reasons.
     """
@@ -68,6 +71,8 @@ class Session:
         self.end_reason = ""
         self.session: dict[str, Any] = {}
         self.held: list[str | bytes] | None = None
+        self.sink: ImageSink | None = None
+        self.attachments_due = False
         self.last_seen = time.monotonic()
         self._as_base64 = as_base64
         self._websocket: WebSocket | None = None
@@ -190,23 +195,27 @@ class Session:
         self._websocket_as_base64 = as_base64 and self.protocol == 3
         self.upgraded = True
 
+    def begin(self) -> None:
+        """Receive from the WebSocket until it ends; then the session has ended too."""
+        assert self._websocket is not None
+        self._websocket.start(_Carried(self, self._websocket))
+
     def upgrade(self, websocket: WebSocket, as_base64: bool) -> None:
-        """Move from polling to a WebSocket (`2probe`, `3probe`, `5`), and serve it until it ends."""
+        """Move from polling to a WebSocket (`2probe`, `3probe`, `5`)."""
         self.upgrading = True
         self._upgrading_websocket = websocket
-        cancel_deadline = call_later(UPGRADE_SEC, websocket.abort)
-        try:
-            if websocket.receive() == "2probe":
-                websocket.send("3probe")
-                self._probed = True
-                self._outbox_filled.set()  # a waiting poll is answered, so that the client can end its polling
-                upgraded = websocket.receive() == "5"
-            else:
-                upgraded = False
-        finally:
-            cancel_deadline()
-            self.upgrading = self._probed = False
-            self._upgrading_websocket = None
+        websocket.start(_Upgrade(self, websocket, as_base64))
+
+    def probe(self, websocket: WebSocket) -> None:
+        """The WebSocket works; a waiting poll is answered, so that the client can end its polling."""
+        websocket.send("3probe")
+        self._probed = True
+        self._outbox_filled.set()
+
+    def end_upgrade(self, websocket: WebSocket, upgraded: bool, as_base64: bool) -> None:
+        """The upgrade is over; unless the WebSocket takes over, the client goes on polling."""
+        self.upgrading = self._probed = False
+        self._upgrading_websocket = None
         if not upgraded or self.closed:
             if not self.closed:
                 self.server.count_unfinished_upgrade(self.sid)
@@ -219,22 +228,7 @@ class Session:
             self.send_packet(packet)
         self._outbox.clear()
         self._outbox_bytes = 0
-        self.receive_all()
-
-    def receive_all(self) -> None:
-        """Receive from the WebSocket until it ends; then the session has ended too."""
-        websocket = self._websocket
-        assert websocket is not None
-        while (message := websocket.receive()) is not None:
-            if not self.closed:  # or only the closing handshake is still of interest
-                try:
-                    self.receive(packets.decode_websocket(message, self.protocol))
-                except ProtocolError as error:
-                    self.fail(str(error))
-            del message  # it may be 11 MB, and the next one may be long in coming
-        if websocket.close_reason and not self.closed:
-            self.server.count_websocket_end(self.sid, websocket.close_reason)
-        self.close(self.server.reason.TRANSPORT_CLOSE)
+        self.begin()
 
     # -- receiving
 
@@ -328,6 +322,7 @@ class Session:
         self._outbox_filled.set()
         if self._overflowed:
             self._outbox.clear()  # nobody comes for it
+        self.sink = None
         self.hold(0)
         if self._upgrading_websocket is not None:
             self._upgrading_websocket.abort()
@@ -339,7 +334,7 @@ class Session:
         self.server.session_ended(self, reason)
 
     def _heard_at(self) -> float:
-        return max(self.last_seen, self._websocket.last_receive if self._websocket is not None else 0.0)
+        return max(self.last_seen, self._websocket.heard_at() if self._websocket is not None else 0.0)
 
     def is_overdue(self) -> bool:
         """Whether it has been silent for too long, at this moment; the timer that ends it may be a little late."""
@@ -388,6 +383,75 @@ class Session:
         self._cancel_timer()
         if not self.closed:
             self._cancel_timer = call_later(seconds, function)
+
+
+class _Carried:
+    """What comes over the WebSocket that carries a session."""
+
+    __slots__ = ("_session", "_websocket")
+
+    def __init__(self, session: Session, websocket: WebSocket) -> None:
+        self._session = session
+        self._websocket = websocket
+
+    def receive(self, message: str | bytes) -> None:
+        session = self._session
+        if not session.closed:  # or only the closing handshake is still of interest
+            try:
+                session.receive(packets.decode_websocket(message, session.protocol))
+            except ProtocolError as error:
+                session.fail(str(error))
+
+    def receive_image(self, kind: int, image: Any, number: str | None, event: str | None) -> None:
+        session = self._session
+        if session.sink is not None:  # or it has left meanwhile
+            session.server.receive_image(session, kind, image, number, event)
+
+    def sink(self) -> ImageSink | None:
+        session = self._session
+        return None if session.closed or session.attachments_due else session.sink
+
+    def ended(self) -> None:
+        session = self._session
+        if self._websocket.close_reason and not session.closed:
+            session.server.count_websocket_end(session.sid, self._websocket.close_reason)
+        session.close(session.server.reason.TRANSPORT_CLOSE)
+
+
+class _Upgrade:
+    """What comes over a WebSocket that wants to carry a session."""
+
+    def __init__(self, session: Session, websocket: WebSocket, as_base64: bool) -> None:
+        self._session = session
+        self._websocket = websocket
+        self._as_base64 = as_base64
+        self._probed = False
+        self._over = False
+        self._cancel_deadline = call_later(UPGRADE_SEC, websocket.abort)
+
+    def receive(self, message: str | bytes) -> None:
+        if self._over:
+            return
+        if message == "2probe" and not self._probed:
+            self._probed = True
+            self._session.probe(self._websocket)
+        else:
+            self._end(self._probed and message == "5")
+
+    def receive_image(self, kind: int, image: Any, number: str | None, event: str | None) -> None:
+        """There is no sink for it."""
+
+    def sink(self) -> None:
+        return None
+
+    def ended(self) -> None:
+        self._end(False)
+
+    def _end(self, upgraded: bool) -> None:
+        if not self._over:
+            self._over = True
+            self._cancel_deadline()
+            self._session.end_upgrade(self._websocket, upgraded, self._as_base64)
 
 
 def _nothing_to_cancel() -> None:

@@ -178,10 +178,6 @@ class Body:
         """Whether what was not read is so little that the connection can go on after it."""
         return not self.failed and not self._chunked and self._left <= SMALL_BODY_BYTES
 
-    def get_socket(self) -> socket.socket:
-        """The connection's socket, for who takes it over."""
-        return self._wire.socket
-
     def read(self, size: int | None = -1) -> bytes:
         """At most `size` bytes, all of the rest without; fewer only at the end."""
         left = sys.maxsize if size is None or size < 0 else size

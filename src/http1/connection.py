@@ -31,6 +31,11 @@ class Connection(wsgi.HttpProtocol):  # type: ignore[misc]
         server: an `eventlet.wsgi.Server`, for the application and the environment.
         on_bad_request: called with why a request was not taken.
         on_waiting: called with True when the connection waits for a head, with False when it has one.
+        close: closes the socket; for an application that takes it over.
+
+    Attributes:
+        taken_over: the socket belongs to the application now, as it called `environ["http1.take_over"]`, and its
+            request will not be answered here. It got the green socket, and what closes it when all is over.
     """
 
     def __init__(
@@ -40,6 +45,7 @@ class Connection(wsgi.HttpProtocol):  # type: ignore[misc]
         server: Any,
         on_bad_request: Callable[[str], object],
         on_waiting: Callable[[bool], object],
+        close: Callable[[], object],
     ) -> None:
         # Not that of the base class, which serves within its constructor.
         self.request = self.connection = sock
@@ -52,6 +58,8 @@ class Connection(wsgi.HttpProtocol):  # type: ignore[misc]
         self._connection_environ = self._describe_connection()
         self._on_bad_request = on_bad_request
         self._on_waiting = on_waiting
+        self._close = close
+        self.taken_over = False
 
     def serve(self) -> None:
         """Serve until either side ends it; the socket is left open."""
@@ -86,7 +94,7 @@ class Connection(wsgi.HttpProtocol):  # type: ignore[misc]
                 body.skip()
             except BadBody:
                 self.close_connection = True
-        if self.close_connection and not (body.all_read or wsgi.WSGI_LOCAL.already_handled):
+        if self.close_connection and not (body.all_read or self.taken_over):
             self._wire.linger()
 
     def application(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
@@ -98,7 +106,7 @@ class Connection(wsgi.HttpProtocol):  # type: ignore[misc]
             return start_response(status, headers, *error)
 
         result = self.server.app(environ, start)
-        if self.command == "HEAD" and not wsgi.WSGI_LOCAL.already_handled:
+        if self.command == "HEAD" and not self.taken_over:
             # What an application gives all the same would be taken for the beginning of the next answer.
             if hasattr(result, "close"):
                 result.close()
@@ -106,6 +114,11 @@ class Connection(wsgi.HttpProtocol):  # type: ignore[misc]
         if not environ["eventlet.input"].can_be_skipped:
             self.close_connection = True
         return result
+
+    def _take_over(self) -> tuple[socket.socket, Callable[[], object]]:
+        self.taken_over = True
+        wsgi.WSGI_LOCAL.already_handled = True  # eventlet.wsgi: there is nothing to answer
+        return self.request, self._close
 
     def _read_head(self) -> Head | None:
         """The next request's head; None when there is none."""
@@ -177,6 +190,7 @@ class Connection(wsgi.HttpProtocol):  # type: ignore[misc]
             "QUERY_STRING": query,
             "CONTENT_TYPE": head.headers.get("content-type", ""),
             "SERVER_PROTOCOL": head.version,
+            "http1.take_over": self._take_over,
             "wsgi.input": body,
             "eventlet.input": body,
             "eventlet.posthooks": [],

@@ -15,6 +15,7 @@ import socketio.exceptions
 
 from auth.login import LoginRefused, TooManyGuesses
 from engine.server import LIFECYCLE_EVENTS, Server
+from engine.session import Session
 from green import Task, call_later, sleep, spawn
 from hub import Refusal, Result, Stream
 from ingest.door import LIFE_LINES_PER_SEC, Door
@@ -30,6 +31,8 @@ PROBE_SEC: Final = 2.0
 #: They are asked again no sooner than this after the last time.
 ASK_AGAIN_SEC: Final = 0.25
 
+NOT_LOGGED_IN: Final = Refusal("not_logged_in", "frames are taken after a login only")
+IMAGE_EVENT: Final = "receiveImage"
 EVENT_NAME: Final = re.compile(r"[A-Za-z0-9_.:/-]{1,64}")
 RESERVED_EVENTS: Final = LIFECYCLE_EVENTS | {
     "message", "ping", "pong", "authenticate", "receiveImage", "setRate", "serverError",
@@ -65,13 +68,18 @@ def _kind(value: object) -> str:
     return "an object"
 
 
-class _Lines:
-    """The gateway's log lines that clients cause."""
+class _Record:
+    """What clients cause, in the log and in numbers.
+
+    Attributes:
+        frames_before_login: counted since the start.
+    """
 
     def __init__(self) -> None:
         now = time.monotonic()
         self._logins = InSum(LIFE_LINES_PER_SEC, now)
         self._ends = InSum(LIFE_LINES_PER_SEC, now)
+        self.frames_before_login = 0
 
     def logged_in(self, stream: Stream, address: str) -> None:
         if (left_out := self._logins.count(stream.user, time.monotonic())) is not None:
@@ -83,7 +91,7 @@ class _Lines:
 
 
 class Connection:
-    """One client; it is the `Sender` of its stream.
+    """One client; it is the `Sender` of its stream, and takes images that come the short way.
 
     Attributes:
         stream: the stream it sends, None before the login.
@@ -92,9 +100,12 @@ class Connection:
         gone: it has disconnected.
     """
 
-    def __init__(self, server: Server, sid: str, address: str, deadline: LoginDeadline, lines: _Lines) -> None:
+    def __init__(
+        self, server: Server, session: Session, sid: str, address: str, deadline: LoginDeadline, record: _Record
+    ) -> None:
         self._server = server
-        self._lines = lines
+        self.session = session
+        self._record = record
         self._said = OncePerSecond()
         self._seq_before_stream = 0
         self.sid = sid
@@ -112,22 +123,48 @@ class Connection:
     def seq(self) -> int:
         return self.stream.seq if self.stream is not None else self._seq_before_stream
 
-    def offer(self, image: Any = None, result_event: Any = None, *more: Any) -> Refusal | None:
-        """Offer an image to the stream; whatever comes counts as a frame."""
-        refusal: Refusal | None = None
-        if more:
+    def offer(self, image: Any = None, result_event: Any = None, *more: Any) -> dict[str, Any]:
+        """Offer an image to the stream; whatever comes counts as a frame. Returns what its ack says."""
+        if self.stream is None:
+            refusal: Refusal | None = NOT_LOGGED_IN
+        elif more:
             refusal = Refusal("bad_arguments", f"{2 + len(more)} arguments, expected an image and maybe an event")
         elif not isinstance(image, bytes):
             refusal = Refusal("bad_arguments", f"an image that is {_kind(image)}, expected bytes")
-        elif result_event is not None and not valid_event_name(result_event):
-            refusal = Refusal("bad_event_name", f"a result event {_named(result_event)}")
+        else:
+            refusal = self.admit(len(image), result_event)
+        return self.take(image, result_event) if refusal is None else self.refuse(refusal)
+
+    # -- ImageSink: what `offer` does, in two steps
+
+    def admit(self, size: int, result_event: Any) -> Refusal | None:
+        if self.stream is None:
+            return NOT_LOGGED_IN
+        if result_event is not None and not valid_event_name(result_event):
+            return Refusal("bad_event_name", f"a result event {_named(result_event)}")
+        return self.stream.admit(size)
+
+    def take(self, image: bytes, result_event: str | None) -> dict[str, Any]:
+        if self.stream is None:
+            return self.refuse(NOT_LOGGED_IN)
+        return self._answer(self.stream.publish(image, result_event or "result"))
+
+    def refuse(self, refusal: Refusal) -> dict[str, Any]:
         if self.stream is None:
             self._seq_before_stream += 1
-            return Refusal("not_logged_in", "frames are taken after a login only")
+            self._record.frames_before_login += 1
+        else:
+            self.stream.refuse(refusal)
+        return self._answer(refusal)
+
+    def _answer(self, refusal: Refusal | None) -> dict[str, Any]:
+        answer: dict[str, Any] = {"accepted": refusal is None, "seq": self.seq}
         if refusal is not None:
-            self.stream.seq += 1
-            return self.stream.refuse(refusal)
-        return self.stream.offer(image, result_event or "result")
+            answer["reason"] = refusal.code
+            self.error(*refusal)
+        if self.stream is not None and self.stream.wanted_hz is not None:
+            answer["rate"] = self.stream.wanted_hz
+        return answer
 
     # -- Sender
 
@@ -139,7 +176,7 @@ class Connection:
 
     def close(self, reason: str) -> None:
         if not self.gone:
-            self._lines.disconnected(self.stream.name if self.stream else self.address, reason)
+            self._record.disconnected(self.stream.name if self.stream else self.address, reason)
             self._server.disconnect(self.sid)
 
     # --
@@ -161,7 +198,7 @@ class SocketioGateway:
     """Translates between Socket.IO's events and the door.
 
     Attributes:
-        logins, refused_logins, frames_before_login: counted since the start.
+        logins, refused_logins: counted since the start.
     """
 
     def __init__(self, server: Server, door: Door) -> None:
@@ -171,26 +208,29 @@ class SocketioGateway:
         self._streaming: dict[str, set[Connection]] = {}  # by user, those that are logged in
         self._asking: dict[str, Task] = {}
         self._ask_again_at: dict[str, float] = {}  # of those that are streaming
-        self._lines = _Lines()
+        self._record = _Record()
         self.logins = 0
         self.refused_logins = 0
-        self.frames_before_login = 0
         server.on("connect", self._connect)
         server.on("disconnect", self._disconnect)
         server.on("authenticate", self._authenticate)
-        server.on("receiveImage", self._receive_image)
+        server.on(IMAGE_EVENT, self._receive_image)
 
     @property
     def connections(self) -> int:
         return len(self._connections)
+
+    @property
+    def frames_before_login(self) -> int:
+        return self._record.frames_before_login
 
     def _connect(self, sid: str, environ: dict[str, Any], auth: Any = None) -> None:
         session = self._server.session_of(sid)
         if session is None:
             raise socketio.exceptions.ConnectionRefusedError("the session has ended")
         deadline = LoginDeadline.of(environ, session)
-        connection = Connection(self._server, sid, environ.get("REMOTE_ADDR", ""), deadline, self._lines)
-        self._connections[sid] = deadline.guest = connection
+        connection = Connection(self._server, session, sid, environ.get("REMOTE_ADDR", ""), deadline, self._record)
+        self._connections[sid] = deadline.guest = session.sink = connection
         if auth:
             try:
                 self._log_in(connection, auth)
@@ -208,6 +248,7 @@ class SocketioGateway:
     def _forget(self, connection: Connection) -> None:
         connection.gone = True
         connection.deadline.guest = None
+        connection.session.sink = None
         self._connections.pop(connection.sid, None)
         if connection.stream is not None:
             connection.deadline.renew()
@@ -286,7 +327,7 @@ class SocketioGateway:
         self._streaming.setdefault(user, set()).add(connection)
         connection.deadline.cancel()
         self.logins += 1
-        self._lines.logged_in(stream, connection.address)
+        self._record.logged_in(stream, connection.address)
 
     def _end_dead_connections(self, user: str) -> None:
         """Ask the user's other connections for a sign of life; a phone that lost its network comes back under its own
@@ -318,7 +359,7 @@ class SocketioGateway:
 
     def _end_if_dead(self, connection: Connection) -> None:
         if not self._server.is_alive(connection.sid, PROBE_SEC) and not connection.gone:
-            self._lines.disconnected(
+            self._record.disconnected(
                 connection.stream.name if connection.stream else connection.address,
                 f"no sign of life for {PROBE_SEC:g} s, while its user logged in again",
             )
@@ -328,14 +369,4 @@ class SocketioGateway:
         connection = self._connections.get(sid)
         if connection is None:
             return None
-        refusal = connection.offer(*arguments)
-        answer: dict[str, Any] = {"accepted": refusal is None, "seq": connection.seq}
-        if refusal is not None:
-            answer["reason"] = refusal.code
-            connection.error(*refusal)
-        stream = connection.stream
-        if stream is None:
-            self.frames_before_login += 1
-        elif stream.wanted_hz is not None:
-            answer["rate"] = stream.wanted_hz
-        return answer
+        return connection.offer(*arguments)

@@ -77,15 +77,24 @@ def websocket_app() -> WsgiApp:
     limits = websocket.Limits(MAX_ECHO_BYTES, max_outgoing_bytes=3 * MAX_ECHO_BYTES)
     scratch = bytearray(websocket.SCRATCH_BYTES)
 
-    def echo(connection: websocket.WebSocket) -> None:
-        while (message := connection.receive()) is not None:
-            connection.send(message)
+    class Echo:
+        def __init__(self, connection: websocket.WebSocket) -> None:
+            self.receive = connection.send
+
+        def receive_image(self, *_: Any) -> None: ...
+
+        def sink(self) -> None: ...
+
+        def ended(self) -> None: ...
+
+    def make(sock: Any, close_socket: Callable[[], object]) -> websocket.WebSocket:
+        return websocket.WebSocket(sock, limits, scratch, close_socket=close_socket)
 
     def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
         if environ["PATH_INFO"] != "/":
             start_response("404 Not Found", [("Content-Type", "text/plain")])
             return [b"only / echoes\n"]
-        return websocket.serve(environ, start_response, limits, scratch, echo)
+        return websocket.serve(environ, start_response, make, lambda connection: connection.start(Echo(connection)))
 
     return serve
 

@@ -145,7 +145,7 @@ class Application:
 
     def nodelay(self, sid: str) -> bool:
         session = self.server.eio.sockets[self.server.manager.eio_sid_from_sid(sid, "/")]
-        return bool(session._websocket._socket.getsockopt(IPPROTO_TCP, TCP_NODELAY))
+        return bool(session._websocket._transport._socket.getsockopt(IPPROTO_TCP, TCP_NODELAY))
 
     # -- what tests ask
 

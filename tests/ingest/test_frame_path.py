@@ -25,9 +25,11 @@ from eventlet.patcher import original
 import hub
 from app import App
 from engine.engineio_server import EngineServer
+from engine.reader import IMAGE
+from engine.websocket import WebSocket
 from settings import Settings
 
-seen = {"frames": 0, "switches": 0, "locks": [], "encoders": []}
+seen = {"frames": 0, "watched": 0, "switches": 0, "locks": [], "encoders": []}
 watching = False
 
 
@@ -44,28 +46,44 @@ def on_call(frame, event, what):
             seen["encoders"].append(what.__name__)
 
 
-def receive_message(self, session, data, inner=EngineServer.receive_message):
+def watch(inner, *arguments):
     global watching
-    watching = isinstance(data, bytes) or "receiveImage" in data
-    sys.setprofile(on_call if watching else None)
+    watching = True
+    sys.setprofile(on_call)
     try:
-        inner(self, session, data)
+        inner(*arguments)
     finally:
         sys.setprofile(None)
         watching = False
 
 
-def offer(self, *arguments, inner=hub.Stream.offer):
+def receive_message(self, session, data, inner=EngineServer.receive_message):
+    if isinstance(data, bytes) or "receiveImage" in data:
+        watch(inner, self, session, data)
+    else:
+        inner(self, session, data)
+
+
+def act_on(self, messages, inner=WebSocket._act_on):
+    if messages[0][0] == IMAGE:
+        watch(inner, self, messages)
+    else:
+        inner(self, messages)
+
+
+def publish(self, *arguments, inner=hub.Stream.publish):
     global watching
     refusal = inner(self, *arguments)
+    seen["frames"] += refusal is None
+    seen["watched"] += watching
     sys.setprofile(None)  # published: what follows, the ack, may be encoded
     watching = False
-    seen["frames"] += refusal is None
     return refusal
 
 
 EngineServer.receive_message = receive_message
-hub.Stream.offer = offer
+WebSocket._act_on = act_on
+hub.Stream.publish = publish
 greenlet.settrace(on_switch)
 
 app = App(Settings(ip="127.0.0.1", port=0, rate=0.0))
@@ -106,4 +124,4 @@ def test_a_frame_is_published_without_a_switch_a_lock_or_an_encoder(transport: s
     finally:
         server.kill()
         _, errors = server.communicate()
-    assert seen == {"frames": 50, "switches": 0, "locks": [], "encoders": []}, errors
+    assert seen == {"frames": 50, "watched": 50, "switches": 0, "locks": [], "encoders": []}, errors
