@@ -9,6 +9,7 @@ Rule 3. The size that is read is the one that a decoder will allocate; a file th
 """
 
 import re
+import sys
 from struct import Struct
 from struct import error as StructError
 from typing import Final, Literal, NamedTuple, Protocol
@@ -92,8 +93,8 @@ def check_image(image: bytes | bytearray | memoryview, limits: Limits) -> ImageI
         InvalidFrame: it is too long, no image, too large, or cut off; the first of these that holds.
     """
     if len(image) > limits.max_frame_bytes:
-        raise InvalidFrame("too_many_bytes", too_many_bytes(len(image), limits))
-    info, needed, end_mark = _read(image)
+        raise InvalidFrame("too_many_bytes", too_many_bytes(len(image), limits.max_frame_bytes))
+    info, needed, end_mark, _ = _read(image)
     if info.width * info.height > limits.max_pixels:
         raise InvalidFrame(
             "too_many_pixels", f"{info.width} x {info.height} pixels came, at most {limits.max_pixels} are taken"
@@ -109,9 +110,38 @@ def check_image(image: bytes | bytearray | memoryview, limits: Limits) -> ImageI
     return info
 
 
-def too_many_bytes(size: int, limits: Limits) -> str:
+class ImageCheck:
+    """`check_image` for the images of one camera: a call takes the same and raises the same.
+
+    A camera's headers are mostly the same ones, byte for byte, so that the last one need not be read again.
+    """
+
+    __slots__ = ("_head", "_info", "_limits", "_needed")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._head = b""  # of the last image
+        self._info = ImageInfo("", 0, 0)
+        self._needed = sys.maxsize  # no image is as long
+
+    def __call__(self, image: bytes | bytearray | memoryview) -> ImageInfo:
+        if (
+            self._needed <= len(image) <= self._limits.max_frame_bytes
+            and image[: len(self._head)] == self._head
+            and image[-2:] == _JPEG_EOI
+        ):
+            return self._info
+        self._needed = sys.maxsize
+        info = check_image(image, self._limits)
+        header = _read(image)
+        if 0 < header.read_bytes <= _MAX_KEPT_HEADER_BYTES:
+            self._head, self._info, self._needed = bytes(image[: header.read_bytes]), info, header.needed
+        return info
+
+
+def too_many_bytes(size: int, at_most: int) -> str:
     """What is said of an image of so many bytes."""
-    return f"{size} bytes came, at most {limits.max_frame_bytes} are taken"
+    return f"{size} bytes came, at most {at_most} are taken"
 
 
 def read_header(image: bytes | bytearray | memoryview) -> ImageInfo:
@@ -129,12 +159,17 @@ class _Header(NamedTuple):
     """The image is whole if it has this many bytes …"""
     end_mark: bytes = b""
     """… and this after its header, as the last bytes or near them."""
+    read_bytes: int = 0
+    """All of this follows from so many bytes at the beginning, if they are worth keeping."""
 
 
 #: Cameras and phones append to an image what no decoder reads: zeros up to a block's end, the CRLF of a multipart body,
 #: makers' notes. So the end mark is looked for in this many last bytes, which takes 60 us at worst, but never in the
 #: header, where the thumbnail of a JPEG has one of its own.
 _MAX_TAIL_BYTES: Final = 65_536
+#: Longer headers hold what changes with each image. And in so few bytes there are no more segments than any image may
+#: have, however short: the same header cannot be good in one and bad in another.
+_MAX_KEPT_HEADER_BYTES: Final = 1_900
 
 
 def _read(image: bytes | bytearray | memoryview) -> _Header:
@@ -201,7 +236,7 @@ def _read_jpeg(image: bytes | bytearray | memoryview) -> _Header:
             marker = image[at + 1]
         at += 2
         if marker == _JPEG_SOS and header is not None:
-            return header
+            return header._replace(read_bytes=at)
         if marker in _JPEG_NO_LENGTH:
             continue
         if marker in _JPEG_NO_HEADER:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from typing import Any, Final, NamedTuple, Protocol
 
-from frames import Frame, InvalidFrame, Limits, check_image, too_many_bytes
+from frames import Frame, ImageCheck, InvalidFrame, Limits, too_many_bytes
 from rate import RateMeter, TokenBucket
 
 #: Ended streams stay listed this long, so that a page can say that a camera has gone, and not merely miss it.
@@ -80,8 +80,8 @@ class Stream:
     """
 
     __slots__ = (
-        "_bucket", "_clock", "_hub", "_limits", "_meter", "_sender", "_subscriptions", "bytes", "dropped", "ended_at",
-        "frames", "id", "info", "latest", "latest_at", "name", "opened_at", "refused", "seq", "user", "via",
+        "_bucket", "_check", "_clock", "_hub", "_max_bytes", "_meter", "_sender", "_subscriptions", "bytes", "dropped",
+        "ended_at", "frames", "id", "info", "latest", "latest_at", "name", "opened_at", "refused", "seq", "user", "via",
     )  # fmt: skip
 
     def __init__(
@@ -99,7 +99,8 @@ class Stream:
         self._clock = hub.clock
         now = self._clock()
         self._sender: Sender | None = sender
-        self._limits = limits
+        self._check = ImageCheck(limits)
+        self._max_bytes = limits.max_frame_bytes
         self._bucket = TokenBucket(rate_hz, now)
         self._meter = RateMeter(now)
         self._subscriptions: tuple[Subscription, ...] = ()
@@ -140,14 +141,14 @@ class Stream:
             return Refusal("not_logged_in", f"the stream {self.name} has ended")
         if not self._bucket.take(self._clock()):
             return Refusal("rate", f"more than {self._bucket.rate_hz:g} frames a second")
-        if size > self._limits.max_frame_bytes:
-            return Refusal("too_many_bytes", too_many_bytes(size, self._limits))
+        if size > self._max_bytes:
+            return Refusal("too_many_bytes", too_many_bytes(size, self._max_bytes))
         return None
 
     def publish(self, image: bytes | bytearray | memoryview, reply_to: object = None) -> Refusal | None:
         """Number an image that was admitted, check its header, and publish it; arguments and answer as of `offer`."""
         try:
-            info = check_image(image, self._limits)
+            info = self._check(image)
         except InvalidFrame as error:
             return self.refuse(Refusal(error.code, str(error)))
         self.seq += 1

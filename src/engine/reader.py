@@ -16,6 +16,7 @@ as one `IMAGE`. Whatever looks different in any way goes the long way, through t
 import codecs
 import re
 from collections.abc import Callable
+from struct import Struct
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from websockets.speedups import apply_mask
@@ -37,9 +38,16 @@ FIRST_BUFFER_BYTES: Final = 64 * 1024
 FRAMES_PER_TURN: Final = 64
 #: The longest text that announces an image and takes the short way: its length fits into the header's second byte.
 MAX_ANNOUNCEMENT_BYTES: Final = 125
-#: After a refused image so little is received with what announces the next one: that may be refused as well, and then
-#: nothing of it is copied.
-WARY_BYTES: Final = 512
+#: After an image of more than this …
+LARGE_IMAGE_BYTES: Final = 256 * 1024
+#: … and after a refused one so little is received with what announces the next one. Of one that is refused nothing is
+#: copied then, and a large one is received where it belongs, and not copied there.
+FEW_BYTES: Final = 512
+
+#: Headers: of a payload of up to 125 bytes, of up to 64 KiB, and of more; the first byte, the length and the mask.
+_TINY: Final = Struct(">BB4s")
+_SMALL: Final = Struct(">BxH4s")
+_LARGE: Final = Struct(">BxQ4s")
 
 Buffer = bytes | bytearray | memoryview
 #: `(opcode, payload)`, `(IMAGE, image, number, event)` or `(REFUSED, refusal, number, event)`.
@@ -61,11 +69,14 @@ class ImageSink(Protocol):
     def admit(self, size: int, event: str | None) -> object | None:
         """Whether an image of so many bytes may come: None, or why not. Asked before anything of it is looked at."""
 
-    def take(self, image: bytes, event: str | None) -> object:
-        """An admitted image has come; returns the answer, as for an ack."""
+    def take(self, image: bytes, event: str | None) -> object | None:
+        """An admitted image has come: None, or why it is refused all the same."""
 
-    def refuse(self, refusal: Any) -> object:
-        """All bytes of an image that was not admitted have gone by; returns the answer, as for an ack."""
+    def refuse(self, refusal: Any) -> None:
+        """All bytes of an image that was not admitted have gone by."""
+
+    def answer(self, refusal: Any) -> object:
+        """What an ack says of the image that was just taken or refused."""
 
 
 class Announcements:
@@ -74,6 +85,8 @@ class Announcements:
     Attributes:
         before: all up to the bracket, and the ack's number.
         heads: of what follows the number; clients write the placeholder's two keys in either order.
+        plain: the most usual one, without a number.
+        shortest: the length of the shortest.
     """
 
     before: Final = b"451-"
@@ -85,14 +98,16 @@ class Announcements:
         self.match = re.compile(
             rb'451-(0|[1-9][0-9]{0,14})?(?:%s|%s)(?:,"([ !#-\[\]-~]{1,64})")?\]' % tuple(map(re.escape, self.heads))
         ).fullmatch
-        self.shortest = len(self.before) + len(self.heads[0]) + len(b"]")
+        self.plain = self.before + self.heads[0] + b"]"
+        self.shortest = len(self.plain)
 
 
 class MessageReader:
     """Turns received bytes into messages, in whatever pieces they come.
 
     The caller receives into `buffers()` and says how much came: the rest of a frame under way goes straight into its
-    own buffer, what follows it into a scratch buffer that all connections share. So `received` leaves nothing in
+    own buffer, what follows it into a scratch buffer that all connections share, and of which those get more than
+    `FIRST_BUFFER_BYTES` that have sent an image. So `received` leaves nothing in
     there: as soon as it returns, another connection may receive.
 
     Text that is not UTF-8 is noticed at its first wrong byte while its message is still under way; of a message that
@@ -158,7 +173,7 @@ class MessageReader:
         self._message_opcode = 0
         self._decoder: codecs.IncrementalDecoder | None = None  # of the text under way
         self._decoded = -1  # so much of the frame under way has been through it; -1 when it is not text
-        self._announced: Any = None  # the match of the announcement whose image is due or under way
+        self._announced: Any = None  # text, number and event of the announcement whose image is due or under way
         self._refusal: object = None  # of the image that is skipped
         self._wary = False  # the last image was refused
         self._last_image_bytes = 0
@@ -192,11 +207,17 @@ class MessageReader:
             kept = len(self._leftover)
             if kept:
                 self._scratch[:kept] = self._leftover
-            return (self._scratch[kept : kept + WARY_BYTES] if self._wary else self._scratch[kept:],)
+            return (self._room(kept),)
         rest = memoryview(payload)[self._filled :]
         if len(payload) < self._length:
             return (rest,)
-        return (rest, self._scratch)
+        return (rest, self._room(0))
+
+    def _room(self, start: int) -> memoryview:
+        """The part of the scratch to receive into, from `start` on."""
+        if self._wary or self._last_image_bytes > LARGE_IMAGE_BYTES:
+            return self._scratch[start : start + FEW_BYTES]
+        return self._scratch[start:] if self._last_image_bytes else self._scratch[start : start + FIRST_BUFFER_BYTES]
 
     def received(self, count: int) -> list[Message]:
         """Take note of bytes received into `buffers()`; returns the messages that they complete, control frames among
@@ -226,6 +247,8 @@ class MessageReader:
             # What came before was good, and is answered first.
             self._error = error
             self.more = True
+        if self._held or len(self._leftover) > FIRST_BUFFER_BYTES:
+            self._tell_held()
         return messages
 
     def skipped(self, count: int) -> list[Message]:
@@ -260,8 +283,6 @@ class MessageReader:
             self._add_image(messages, payload, self._mask)
         else:
             self._add_frame(messages, self._first_byte, apply_mask(payload, self._mask))
-        if self._held:
-            self._tell_held()
         return count - taken
 
     def _receive_frames(self, messages: list[Message], end: int) -> None:
@@ -294,47 +315,54 @@ class MessageReader:
         assert announcements is not None
         assert sink is not None
         for _ in range(FRAMES_PER_TURN):
-            announced = self._announced
-            if announced is None:
-                if end - position < 2 or data[position] != 0x80 | TEXT:
+            if self._announced is None:
+                start = position + _TINY.size
+                if end < start:
+                    return position if end - position < 2 else self._keep_announcement(data, position, start, end)
+                first, size, mask = _TINY.unpack_from(data, position)
+                size -= 0x80
+                if first != 0x80 | TEXT or not announcements.shortest <= size <= MAX_ANNOUNCEMENT_BYTES:
                     return position
-                size = data[position + 1] - 0x80
-                if not announcements.shortest <= size <= MAX_ANNOUNCEMENT_BYTES:
-                    return position
-                start = position + 6
                 stop = start + size
                 if stop > end:
-                    so_far = apply_mask(data[start:end], bytes(data[position + 2 : start])) if end > start else b""
-                    if so_far[:4] != announcements.before[: len(so_far)] or not so_far.isascii():
-                        return position
-                    self._leftover = bytes(data[position:end])
-                    return -1
-                announced = announcements.match(apply_mask(data[start:stop], bytes(data[position + 2 : start])))
-                if announced is None:
+                    return self._keep_announcement(data, position, start, end)
+                text = apply_mask(data[start:stop], mask)
+                if text == announcements.plain:
+                    self._announced = (text, None, None)
+                elif (match := announcements.match(text)) is not None:
+                    number, event = match.groups()
+                    self._announced = (text, number and number.decode(), event and event.decode())
+                else:
                     return position
-                self._announced = announced
                 position = stop
-            start = position + 2
-            if end < start or data[position] != 0x80 | BINARY or not data[position + 1] & 0x80:
+            rest = end - position
+            if rest < _TINY.size:
                 return position
-            length = data[position + 1] & 0x7F
-            if length == 126:
-                start += 2
-            elif length == 127:
-                start += 8
-            if end < start + 4 + prefix:  # with Engine.IO 3 the first byte has to be seen too
-                return position if length < prefix else self._keep(data, position, end)
-            if length >= 126:
-                length = int.from_bytes(data[position + 2 : start], "big")
+            first, length, mask = _TINY.unpack_from(data, position)
+            if first != 0x80 | BINARY or length < 0x80:
+                return position
+            start = position + _TINY.size
+            if length == 0xFE:
+                if rest < _SMALL.size:
+                    return position
+                _, length, mask = _SMALL.unpack_from(data, position)
+                start = position + _SMALL.size
+            elif length == 0xFF:
+                if rest < _LARGE.size:
+                    return position
+                _, length, mask = _LARGE.unpack_from(data, position)
+                start = position + _LARGE.size
+            else:
+                length -= 0x80
             if length < prefix or length > self._max:
                 return position
-            mask = bytes(data[start : start + 4])
-            start += 4
-            if prefix and data[start] ^ mask[0] != self._prefix[0]:
-                return position
+            if prefix:
+                if start == end:
+                    return self._keep(data, position, end)
+                if data[start] ^ mask[0] != self._prefix[0]:
+                    return position
             stop = start + length
-            event = announced[2]
-            refusal = sink.admit(length - prefix, None if event is None else event.decode())
+            refusal = sink.admit(length - prefix, self._announced[2])
             if refusal is not None:
                 self._refusal = refusal
                 if stop > end:
@@ -344,7 +372,7 @@ class MessageReader:
                 messages.append(self._end_skipping())
             elif stop > end:
                 self._mask = mask
-                self._first_byte = data[position]
+                self._first_byte = first
                 self._length = length
                 self._begin_payload(data, start, end)
                 return -1
@@ -357,6 +385,19 @@ class MessageReader:
         self.more = True
         return -1
 
+    def _keep_announcement(self, data: memoryview, position: int, start: int, end: int) -> int:
+        """Keep the beginning of what may announce an image; what cannot is read at once, as any text is."""
+        assert self._announcements is not None
+        size = data[position + 1] - 0x80
+        if data[position] != 0x80 | TEXT or not self._announcements.shortest <= size <= MAX_ANNOUNCEMENT_BYTES:
+            return position
+        if end > start:
+            so_far = apply_mask(data[start:end], bytes(data[start - 4 : start]))
+            before = self._announcements.before
+            if not so_far.isascii() or so_far[: len(before)] != before[: len(so_far)]:
+                return position
+        return self._keep(data, position, end)
+
     def _keep(self, data: memoryview, position: int, end: int) -> int:
         self._leftover = bytes(data[position:end])
         return -1
@@ -366,19 +407,19 @@ class MessageReader:
             masked = memoryview(masked)[1:]
             mask = mask[1:] + mask[:1]
         image = apply_mask(masked, mask)
-        number, event = self._announced.groups()
-        messages.append((IMAGE, image, number and number.decode(), event and event.decode()))
+        _, number, event = self._announced
+        messages.append((IMAGE, image, number, event))
         self._announced = None
         self._wary = False
         self._last_image_bytes = len(image)
 
     def _end_skipping(self) -> Message:
-        number, event = self._announced.groups()
+        _, number, event = self._announced
         refusal = self._refusal
         self.skipping = False
         self._announced = self._refusal = None
         self._wary = True
-        return (REFUSED, refusal, number and number.decode(), event and event.decode())
+        return (REFUSED, refusal, number, event)
 
     def _read_header(self, messages: list[Message], data: memoryview, position: int, end: int) -> int:
         """Read the header at `position`; returns where its payload begins, -1 when the header is not all there."""
@@ -497,6 +538,21 @@ class MessageReader:
         if undecided[:1] == b"\xed" and undecided[1:] >= b"\xa0":
             raise WebSocketError(INVALID_DATA, "text that is not UTF-8")
 
+    def hand_back(self) -> bytes | None:
+        """Give up what has come and was not read, for another reader to go on with; None while something is under way
+        that only this one knows, or images do not take the short way."""
+        if (
+            not self._short
+            or self._payload is not None
+            or self._message is not None
+            or self._announced is not None
+            or self._error is not None
+        ):
+            return None
+        leftover, self._leftover = self._leftover, b""
+        self.more = False
+        return leftover
+
     def forget(self) -> None:
         """Let go of the message under way and of the sink; the reader is of no further use."""
         self._payload = self._message = None
@@ -506,7 +562,8 @@ class MessageReader:
         self._short = False
 
     def _tell_held(self) -> None:
-        size = (len(self._payload) if self._payload else 0) + (len(self._message) if self._message else 0)
+        size = len(self._leftover)
+        size += (len(self._payload) if self._payload else 0) + (len(self._message) if self._message else 0)
         if size <= FIRST_BUFFER_BYTES:
             size = 0
         if size != self._held:

@@ -309,9 +309,12 @@ class Server(socketio.Server):  # type: ignore[misc]
         assert sink is not None
         arguments = "[]"
         try:
-            answer = sink.take(image, event) if kind == IMAGE else sink.refuse(image)
+            if kind == IMAGE:
+                refusal = sink.take(image, event)
+            else:
+                sink.refuse(refusal := image)
             if number is not None:
-                arguments = encode_json([answer])
+                arguments = encode_json([sink.answer(refusal)])
         except Exception:
             self._count_handler_error("the sink of images")
         if number is not None:

@@ -43,8 +43,9 @@ from engine.unfinished import Unfinished
 logger = logging.getLogger(__name__)
 
 GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # section 1.3
-#: One receive reads at most so much beyond the frame under way. Larger ones were measured without gain.
-SCRATCH_BYTES: Final = 64 * 1024
+#: One receive reads at most so much beyond the frame under way. When many frames wait in a socket, the calls and turns
+#: that this saves are worth a quarter of a frame of 50 KB, and still the buffer stays in a core's second cache.
+SCRATCH_BYTES: Final = 512 * 1024
 #: What waits for a client that reads slower than we send. Beyond that the connection ends: an ack is 60 bytes, so
 #: this is far more than any working client leaves lying, and 1,000 stalled ones still fit into memory.
 MAX_OUTGOING_BYTES: Final = 16 * 1024 * 1024
@@ -57,7 +58,7 @@ CLOSE_WAIT_SEC: Final = 2.0
 FAULT: Final = 0xF
 
 #: Of the rest of a frame so few bytes are not worth the two calls that it takes to be told when all are there.
-FEW_BYTES: Final = 2048
+SMALL_REST_BYTES: Final = 2048
 #: And at most so many are waited for: the socket must have room for them.
 MAX_WAKE_BYTES: Final = 64 * 1024
 #: What waits for a slow reader is sent in so many pieces at once.
@@ -222,7 +223,7 @@ class WebSocket:
         if messages:
             self._act_on(messages)
         wake_at = reader.missing
-        wake_at = 1 if wake_at < FEW_BYTES else min(wake_at, MAX_WAKE_BYTES)
+        wake_at = 1 if wake_at < SMALL_REST_BYTES else min(wake_at, MAX_WAKE_BYTES)
         if wake_at != self._wake_at and not self._ended:
             self._wake_at = wake_at
             self._transport.wake_at(wake_at)

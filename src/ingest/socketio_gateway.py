@@ -133,9 +133,13 @@ class Connection:
             refusal = Refusal("bad_arguments", f"an image that is {_kind(image)}, expected bytes")
         else:
             refusal = self.admit(len(image), result_event)
-        return self.take(image, result_event) if refusal is None else self.refuse(refusal)
+        if refusal is None:
+            refusal = self.take(image, result_event)
+        else:
+            self.refuse(refusal)
+        return self.answer(refusal)
 
-    # -- ImageSink: what `offer` does, in two steps
+    # -- ImageSink: what `offer` does, in steps
 
     def admit(self, size: int, result_event: Any) -> Refusal | None:
         if self.stream is None:
@@ -144,24 +148,27 @@ class Connection:
             return Refusal("bad_event_name", f"a result event {_named(result_event)}")
         return self.stream.admit(size)
 
-    def take(self, image: bytes, result_event: str | None) -> dict[str, Any]:
-        if self.stream is None:
-            return self.refuse(NOT_LOGGED_IN)
-        return self._answer(self.stream.publish(image, result_event or "result"))
+    def take(self, image: bytes, result_event: str | None) -> Refusal | None:
+        if self.stream is None:  # it had one when the image began to come
+            self.refuse(NOT_LOGGED_IN)
+            return NOT_LOGGED_IN
+        refusal = self.stream.publish(image, result_event or "result")
+        if refusal is not None:
+            self.error(*refusal)
+        return refusal
 
-    def refuse(self, refusal: Refusal) -> dict[str, Any]:
+    def refuse(self, refusal: Refusal) -> None:
         if self.stream is None:
             self._seq_before_stream += 1
             self._record.frames_before_login += 1
         else:
             self.stream.refuse(refusal)
-        return self._answer(refusal)
+        self.error(*refusal)
 
-    def _answer(self, refusal: Refusal | None) -> dict[str, Any]:
+    def answer(self, refusal: Refusal | None) -> dict[str, Any]:
         answer: dict[str, Any] = {"accepted": refusal is None, "seq": self.seq}
         if refusal is not None:
             answer["reason"] = refusal.code
-            self.error(*refusal)
         if self.stream is not None and self.stream.wanted_hz is not None:
             answer["rate"] = self.stream.wanted_hz
         return answer
