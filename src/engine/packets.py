@@ -11,20 +11,23 @@ A packet is a type and, for some, data: `4hello` is a message. What differs betw
         3          `04` and the data
 """
 
-import base64
 import binascii
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
+import pybase64
+
 OPEN, CLOSE, PING, PONG, MESSAGE, UPGRADE, NOOP = range(7)
 
-SEPARATOR: Final = "\x1e"
+SEPARATOR: Final = b"\x1e"
 TEXT_CONTENT: Final = "text/plain; charset=UTF-8"
 #: Exactly so: the Java client 1.0.0 compares the whole header.
 BINARY_CONTENT: Final = "application/octet-stream"
 #: A POST holds at most so many packets. Stock servers stop at 16, and nine images emitted while a POST is under way
 #: are 18.
 MAX_PACKETS: Final = 1_000
+
+Buffer = bytes | bytearray | memoryview
 
 
 class ProtocolError(ValueError):
@@ -40,19 +43,25 @@ def decode_text(text: str, protocol: int) -> Packet:
     """Decode one packet: `<type><data>`, or `b[4]<base64>` for binary."""
     kind = text[:1]
     if kind == "b":
-        encoded = text[1:]
-        if protocol == 3:
-            if text[1:2] != "4":
-                raise ProtocolError(f"a binary packet of type {text[1:2]!r}, expected a message (4)")
-            encoded = text[2:]
-        try:
-            # The Java client 2.1 breaks its lines every 76 characters.
-            return Packet(MESSAGE, base64.b64decode(encoded.replace("\n", ""), validate=True))
-        except (binascii.Error, ValueError) as error:
-            raise ProtocolError("a binary packet that is not base64") from error
+        if protocol == 4:
+            return _decode_base64(text[1:].encode("utf-8", "replace"))
+        if text[1:2] != "4":
+            raise ProtocolError(f"a binary packet of type {text[1:2]!r}, expected a message (4)")
+        return _decode_base64(text[2:].encode("utf-8", "replace"))
     if not kind or kind not in "0123456":
         raise ProtocolError(f"packet type {kind!r}, expected 0 to 6")
     return Packet(int(kind), text[1:])
+
+
+def _decode_base64(encoded: Buffer) -> Packet:
+    try:
+        try:
+            data = pybase64.b64decode(encoded, validate=True)
+        except binascii.Error:  # the Java client 2.1 breaks its lines every 76 characters
+            data = pybase64.b64decode(bytes(encoded).replace(b"\n", b""), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ProtocolError("a binary packet that is not base64") from error
+    return Packet(MESSAGE, data)
 
 
 def decode_websocket(message: str | bytes, protocol: int) -> Packet:
@@ -61,9 +70,13 @@ def decode_websocket(message: str | bytes, protocol: int) -> Packet:
         return decode_text(message, protocol)
     if protocol == 4:
         return Packet(MESSAGE, message)
-    if message[:1] != b"\x04":
-        raise ProtocolError(f"a binary packet of type {message[:1].hex() or 'none'}, expected a message (04)")
-    return Packet(MESSAGE, message[1:])
+    return _decode_binary(memoryview(message))
+
+
+def _decode_binary(packet: memoryview) -> Packet:
+    if not packet or packet[0] != MESSAGE:
+        raise ProtocolError(f"a binary packet of type {packet[:1].hex() or 'none'}, expected a message (04)")
+    return Packet(MESSAGE, bytes(packet[1:]))
 
 
 def encode_websocket(packet: Packet, protocol: int, as_base64: bool = False) -> str | bytes:
@@ -75,7 +88,7 @@ def encode_websocket(packet: Packet, protocol: int, as_base64: bool = False) -> 
     return packet.data if protocol == 4 else b"\x04" + packet.data
 
 
-def decode_payload(body: bytes, content_type: str, protocol: int) -> list[Packet]:
+def decode_payload(body: bytes | bytearray, content_type: str, protocol: int) -> list[Packet]:
     """Decode the body of a POST.
 
     Raises:
@@ -99,7 +112,7 @@ def encode_payload(packets: Iterable[Packet], protocol: int, as_base64: bool = F
     """
     if protocol == 4:
         texts = (_payload_text(packet, 4) for packet in packets)
-        return TEXT_CONTENT, SEPARATOR.join(texts).encode("utf-8", "replace")
+        return TEXT_CONTENT, SEPARATOR.join(text.encode("utf-8", "replace") for text in texts)
     packets = list(packets)
     if not as_base64 and any(not isinstance(packet.data, str) for packet in packets):
         return BINARY_CONTENT, b"".join(_encode_binary3(packet) for packet in packets)
@@ -107,16 +120,33 @@ def encode_payload(packets: Iterable[Packet], protocol: int, as_base64: bool = F
     return TEXT_CONTENT, "".join(f"{_utf16_length(text)}:{text}" for text in texts3).encode("utf-8", "replace")
 
 
-def _payload_packets(body: bytes, content_type: str, protocol: int) -> Iterator[Packet]:
+def _payload_packets(body: bytes | bytearray, content_type: str, protocol: int) -> Iterator[Packet]:
     if protocol == 3 and content_type.startswith(BINARY_CONTENT):
         return _decode_binary3(body)
+    if protocol == 3:
+        return _decode_text3(_decode_utf8(body))
+    return _decode_payload4(body)
+
+
+def _decode_payload4(body: bytes | bytearray) -> Iterator[Packet]:
+    view = memoryview(body)
+    start = 0
+    while start <= len(body):
+        stop = body.find(SEPARATOR, start)  # `split` looks at each byte, which takes as long as all else
+        if stop < 0:
+            stop = len(body)
+        if body[start : start + 1] == b"b":  # base64 needs not become text first, and mostly it is an image
+            yield _decode_base64(view[start + 1 : stop])
+        else:
+            yield decode_text(_decode_utf8(view[start:stop]), 4)
+        start = stop + 1
+
+
+def _decode_utf8(data: Buffer) -> str:
     try:
-        text = body.decode()
+        return str(data, "utf-8")
     except UnicodeDecodeError as error:
         raise ProtocolError("a payload that is not UTF-8") from error
-    if protocol == 3:
-        return _decode_text3(text)
-    return (decode_text(part, 4) for part in text.split(SEPARATOR, MAX_PACKETS))  # the one too many holds the rest
 
 
 def _payload_text(packet: Packet, protocol: int) -> str:
@@ -126,7 +156,7 @@ def _payload_text(packet: Packet, protocol: int) -> str:
 
 
 def _base64_packet(data: bytes, protocol: int) -> str:
-    return ("b" if protocol == 4 else f"b{MESSAGE}") + base64.b64encode(data).decode()
+    return ("b" if protocol == 4 else f"b{MESSAGE}") + pybase64.b64encode_as_string(data)
 
 
 def _utf16_length(text: str) -> int:
@@ -156,7 +186,7 @@ def _decode_text3(text: str) -> Iterator[Packet]:
         yield decode_text(part, 3)
 
 
-def _decode_binary3(body: bytes) -> Iterator[Packet]:
+def _decode_binary3(body: bytes | bytearray) -> Iterator[Packet]:
     position = 0
     while position < len(body):
         mark = body.find(b"\xff", position + 1, position + 12)
@@ -168,7 +198,7 @@ def _decode_binary3(body: bytes) -> Iterator[Packet]:
         if stop > len(body):
             raise ProtocolError(f"a packet of {stop - start} bytes, {len(body) - start} are left")
         if body[position] == 1:
-            yield decode_websocket(body[start:stop], 3)
+            yield _decode_binary(memoryview(body)[start:stop])
         else:
             try:
                 yield decode_text(body[start:stop].decode(), 3)

@@ -95,11 +95,19 @@ class Announcements:
         name = b'["%s",' % event.encode()
         self.heads = (name + b'{"_placeholder":true,"num":0}', name + b'{"num":0,"_placeholder":true}')
         # An event as second argument; what JSON would write in another way is left to the decoders.
-        self.match = re.compile(
+        self._match = re.compile(
             rb'451-(0|[1-9][0-9]{0,14})?(?:%s|%s)(?:,"([ !#-\[\]-~]{1,64})")?\]' % tuple(map(re.escape, self.heads))
         ).fullmatch
         self.plain = self.before + self.heads[0] + b"]"
         self.shortest = len(self.plain)
+
+    def read(self, text: bytes) -> tuple[str | None, str | None] | None:
+        """The ack's number and the event of an announcement, as far as it has them; None when it is none."""
+        match = self._match(text)
+        if match is None:
+            return None
+        number, event = match.groups()
+        return None if number is None else number.decode(), None if event is None else event.decode()
 
 
 class MessageReader:
@@ -329,9 +337,8 @@ class MessageReader:
                 text = apply_mask(data[start:stop], mask)
                 if text == announcements.plain:
                     self._announced = (text, None, None)
-                elif (match := announcements.match(text)) is not None:
-                    number, event = match.groups()
-                    self._announced = (text, number and number.decode(), event and event.decode())
+                elif (read := announcements.read(text)) is not None:
+                    self._announced = (text, *read)
                 else:
                     return position
                 position = stop
@@ -551,6 +558,7 @@ class MessageReader:
             return None
         leftover, self._leftover = self._leftover, b""
         self.more = False
+        self._tell_held()
         return leftover
 
     def forget(self) -> None:

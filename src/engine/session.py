@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from engine import packets
 from engine.packets import Packet, ProtocolError
-from engine.reader import ImageSink
+from engine.reader import IMAGE, MAX_ANNOUNCEMENT_BYTES, REFUSED, ImageSink
 from engine.websocket import MAX_OUTGOING_BYTES, MAX_OUTGOING_MESSAGES, WebSocket
 from green import Signal, call_later, sleep, spawn
 
@@ -157,7 +157,7 @@ class Session:
         """The content type and body of the answer to a poll."""
         return packets.encode_payload(sent, self.protocol, self._as_base64)
 
-    def post(self, read_body: Callable[[], bytes], content_type: str) -> None:
+    def post(self, read_body: Callable[[], bytes | bytearray], content_type: str) -> None:
         """Receive the packets of a POST, in their order.
 
         Args:
@@ -171,14 +171,19 @@ class Session:
             raise ProtocolError("two posts at once")
         self._posting = True
         try:
-            received = packets.decode_payload(read_body(), content_type, self.protocol)
-            for number, packet in enumerate(received, 1):
-                if self.closed:
-                    break
-                if packet.type == packets.CLOSE and not self._polling:
-                    sleep(CLOSE_GRACE_SEC)
-                self.receive(packet)
-                if number % PACKETS_PER_TURN == 0:
+            received = deque(packets.decode_payload(read_body(), content_type, self.protocol))
+            turn = PACKETS_PER_TURN
+            while received and not self.closed:
+                packet = received.popleft()
+                if received and self._receive_announced(packet, received[0]):
+                    received.popleft()
+                else:
+                    if packet.type == packets.CLOSE and not self._polling:
+                        sleep(CLOSE_GRACE_SEC)
+                    self.receive(packet)
+                turn -= 1
+                if not turn:
+                    turn = PACKETS_PER_TURN
                     sleep(0)
         except ProtocolError as error:
             # Without waiting for what is queued to be fetched: the client may never come for it.
@@ -186,6 +191,28 @@ class Session:
             raise
         finally:
             self._posting = False
+
+    def _receive_announced(self, packet: Packet, image: Packet) -> bool:
+        """Let an image of a POST take the short way, if it has been announced for that; see `MessageReader`."""
+        sink, announcements = self.sink, self.server.announcements
+        text, data = packet.data, image.data
+        if sink is None or self.attachments_due or announcements is None:
+            return False
+        if packet.type != packets.MESSAGE or not isinstance(text, str) or not isinstance(data, bytes):
+            return False
+        if not announcements.shortest <= len(text) + 1 <= MAX_ANNOUNCEMENT_BYTES:
+            return False
+        announced = announcements.read(f"4{text}".encode())
+        if announced is None:
+            return False
+        self.heard()
+        number, event = announced
+        refusal = sink.admit(len(data), event)
+        if refusal is None:
+            self.server.receive_image(self, IMAGE, data, number, event)
+        else:
+            self.server.receive_image(self, REFUSED, refusal, number, event)
+        return True
 
     # -- WebSocket
 
@@ -404,8 +431,11 @@ class _Carried:
 
     def receive_image(self, kind: int, image: Any, number: str | None, event: str | None) -> None:
         session = self._session
-        if session.sink is not None:  # or it has left meanwhile
+        if session.sink is not None:
             session.server.receive_image(session, kind, image, number, event)
+        elif not session.closed:  # the server has told it to leave meanwhile
+            # Not here: the application's `disconnect` handler may wait, and who hands on images may not.
+            spawn(session.fail, "an image for a namespace that it had to leave")
 
     def sink(self) -> ImageSink | None:
         session = self._session

@@ -20,8 +20,10 @@ from http1.framing import BadRequest
 REQUEST_SEC: Final = 10.0
 #: The average that a body or an answer must keep after that. A phone's uplink at its worst is five times as fast.
 SLOWEST_BYTES_PER_SEC: Final = 4096
-#: One receive reads at most so much, and before the next one the others have their turn.
+#: One receive reads at most so much, and after so many of them the others have their turn: a frame that comes in a
+#: POST is received in one, which saves a sixth of its cost.
 RECEIVE_BYTES: Final = 64 * 1024
+RECEIVES_PER_TURN: Final = 4
 #: The same of a body in chunks: to read one costs 2 us, however small it is.
 CHUNKS_PER_TURN: Final = 1_000
 #: So much of a chunked body is read before the application runs, so that a body in wrong chunks is answered by 400.
@@ -63,7 +65,7 @@ class Wire:
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
         self.received = bytearray()  # and not yet read
-        self._had_turn = False
+        self._receives = 0  # in this turn
 
     def receive(self, deadline: float, size: int = RECEIVE_BYTES) -> None:
         """Wait for more bytes, and append them to `received`.
@@ -122,10 +124,10 @@ class Wire:
         """Nothing is kept back."""
 
     def _receive(self, deadline: float, size: int) -> bytes:
-        """One receive a turn, also when more is there already."""
-        if self._had_turn:
-            sleep(0)
-        self._had_turn = True
+        if self._receives == RECEIVES_PER_TURN:
+            self._receives = 0
+            sleep(0)  # also when more is there already
+        self._receives += 1
         self._wait_until(deadline)
         try:
             data = self.socket.recv(size)
@@ -182,16 +184,24 @@ class Body:
         """At most `size` bytes, all of the rest without; fewer only at the end."""
         left = sys.maxsize if size is None or size < 0 else size
         parts = []
-        while left and (part := self._read_some(left)):
+        while left and (part := self.read1(left)):
             parts.append(part)
             left -= len(part)
         return b"".join(parts)
+
+    def read1(self, wanted: int) -> bytes:
+        """What there is, at most so much; waits for something when there is nothing. Empty only at the end."""
+        if self._ready:
+            part = bytes(self._ready[:wanted])
+            del self._ready[:wanted]
+            return part
+        return self._from_wire(wanted)
 
     def readline(self, size: int | None = -1) -> bytes:
         """Up to the next newline, inclusive."""
         left = sys.maxsize if size is None or size < 0 else size
         parts = []
-        while left and (part := self._read_some(left)):
+        while left and (part := self.read1(left)):
             end = part.find(b"\n") + 1
             if end:
                 self._ready[:0] = part[end:]
@@ -231,13 +241,6 @@ class Body:
         self._ready.clear()
         while self._from_wire(RECEIVE_BYTES):
             pass
-
-    def _read_some(self, wanted: int) -> bytes:
-        if self._ready:
-            part = bytes(self._ready[:wanted])
-            del self._ready[:wanted]
-            return part
-        return self._from_wire(wanted)
 
     def _from_wire(self, wanted: int) -> bytes:
         """Between one and `wanted` bytes of the body; none at its end."""

@@ -1,4 +1,4 @@
-"""Between the reader and the end of publishing no greenlet switches, no lock is taken and nothing is encoded.
+"""Between the end of reading and the end of publishing no greenlet switches, no lock is taken and nothing is encoded.
 
 The real server, watched from inside while a real client sends: every switch, and every call into C, is seen.
 """
@@ -24,9 +24,7 @@ import greenlet
 from eventlet.patcher import original
 import hub
 from app import App
-from engine.engineio_server import EngineServer
-from engine.reader import IMAGE
-from engine.websocket import WebSocket
+from engine.server import Server
 from settings import Settings
 
 seen = {"frames": 0, "watched": 0, "switches": 0, "locks": [], "encoders": []}
@@ -57,18 +55,8 @@ def watch(inner, *arguments):
         watching = False
 
 
-def receive_message(self, session, data, inner=EngineServer.receive_message):
-    if isinstance(data, bytes) or "receiveImage" in data:
-        watch(inner, self, session, data)
-    else:
-        inner(self, session, data)
-
-
-def act_on(self, messages, inner=WebSocket._act_on):
-    if messages[0][0] == IMAGE:
-        watch(inner, self, messages)
-    else:
-        inner(self, messages)
+def receive_image(self, *arguments, inner=Server._receive_image):
+    watch(inner, self, *arguments)
 
 
 def publish(self, *arguments, inner=hub.Stream.publish):
@@ -81,8 +69,7 @@ def publish(self, *arguments, inner=hub.Stream.publish):
     return refusal
 
 
-EngineServer.receive_message = receive_message
-WebSocket._act_on = act_on
+Server._receive_image = receive_image
 hub.Stream.publish = publish
 greenlet.settrace(on_switch)
 
