@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test peers lint types format clean
+.PHONY: help install demo run test bench peers lint types format clean
 
 help:  ## list these verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,10 @@ run: $(VENV)/.installed  ## the server, with the options in ARGS: make run ARGS=
 
 test: $(VENV)/.installed-dev  ## all tests that this machine can run; pytest's options in ARGS
 	@$(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/.installed  ## what a frame costs, beside Node, Bun and others: takes minutes; parts of it in ARGS
+	@scripts/bench-peers
+	@$(BIN)/python bench/ingest.py $(ARGS)
 
 peers: $(VENV)/.installed-dev  ## install what the tests need beside Python: Debian packages, npm and Maven clients
 	@scripts/peers
