@@ -44,8 +44,9 @@ clean:  ## remove everything that the other verbs made
 	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The marks are younger than the lists of what is installed, or it is installed again.
-$(VENV)/.installed: requirements.txt
+$(VENV)/.installed: requirements.txt src/compiled/reader.c scripts/build-compiled
 	@scripts/venv "$(PYTHON)" $(VENV) requirements.txt
+	@$(BIN)/python scripts/build-compiled
 	@$(BIN)/python -c 'import cv2' || echo 'OpenCV cannot be loaded, and without it there are neither windows nor' \
 		'simulated cameras. On Debian: apt-get install libgl1 libglib2.0-0' >&2
 	@touch $@

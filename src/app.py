@@ -20,6 +20,7 @@ from auth.users import UsersError, open_users
 from children import Children
 from display.display import Display, NoScreen
 from engine.reader import Announcements
+from engine.readers import NotCompiled, choose
 from engine.server import Server, same_host
 from engine.websocket import ReaderKind
 from green import Once, finish_offloaded, offload, sleep, spawn
@@ -50,11 +51,13 @@ class App:
 
     Raises:
         UsersError: the accounts cannot be read.
+        NotCompiled: the compiled reader is wanted, and is not there.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.hub = FrameHub()
+        self.reader = choose(settings.reader)
+        self.hub = FrameHub(read_jpeg=self.reader.read_jpeg)
         self.users = offload("database", open_users, settings.users) if settings.auth else None
         self.authenticator = Authenticator(self.users, Guard(), offload, Once)
         self.sessions = Sessions(secrets.token_bytes(32), self.users, offload)
@@ -64,7 +67,7 @@ class App:
         self.engine = Server(
             max_http_buffer_size=settings.max_frame_bytes * 7 // 5 + MESSAGE_OVERHEAD_BYTES,
             cors_allowed_origins=same_host(settings.origins),
-            reader_kind=ReaderKind(announcements=Announcements(IMAGE_EVENT)),
+            reader_kind=ReaderKind(self.reader.make, Announcements(IMAGE_EVENT)),
         )
         self.gateway = SocketioGateway(self.engine, self.door)
         self.children = Children()
@@ -95,6 +98,7 @@ class App:
             self._warn_of_demo_accounts()
         else:
             logger.warning("open to everybody: any name and password is let in (-a checks them)")
+        logger.info("frames are read by the %s reader", self.reader.name)
         if self.display is not None:
             self.display.start()
         self._http = HttpServer(self.settings.ip, self.settings.port, self.wsgi, self._max_connections())
@@ -126,6 +130,7 @@ class App:
             )
 
     def _readings(self) -> Iterable[Reading]:
+        yield Reading("build_info", "How frames are read.", 1, {"reader": self.reader.name})
         yield Reading("connections", "Clients connected over Socket.IO.", self.gateway.connections, {})
         yield Reading("logins_total", "Logins over Socket.IO that began a stream.", self.gateway.logins, {})
         yield Reading(
@@ -209,7 +214,7 @@ def main(arguments: Sequence[str]) -> int:
         app.stop()
     if trouble is None or stop.came:  # trouble that comes with the signal: it was sent to the children as well
         return 0
-    if not isinstance(trouble, (NoScreen, CannotListen, UsersError)):
+    if not isinstance(trouble, (NoScreen, CannotListen, NotCompiled, UsersError)):
         raise trouble
     _say(f"ImageServer.py: {trouble}", sys.stderr)
     return 2

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from typing import Any, Final, NamedTuple, Protocol
 
-from frames import Frame, ImageCheck, InvalidFrame, Limits, too_many_bytes
+from frames import Frame, ImageCheck, InvalidFrame, Limits, ReadJpeg, too_many_bytes
 from rate import RateMeter, TokenBucket
 
 #: Ended streams stay listed this long, so that a page can say that a camera has gone, and not merely miss it.
@@ -80,8 +80,9 @@ class Stream:
     """
 
     __slots__ = (
-        "_bucket", "_check", "_clock", "_hub", "_max_bytes", "_meter", "_sender", "_subscriptions", "bytes", "dropped",
-        "ended_at", "frames", "id", "info", "latest", "latest_at", "name", "opened_at", "refused", "seq", "user", "via",
+        "_admitted_at", "_bucket", "_check", "_clock", "_hub", "_max_bytes", "_meter", "_sender", "_subscriptions",
+        "bytes", "dropped", "ended_at", "frames", "id", "info", "latest", "latest_at", "name", "opened_at", "refused",
+        "seq", "user", "via",
     )  # fmt: skip
 
     def __init__(
@@ -99,8 +100,9 @@ class Stream:
         self._clock = hub.clock
         now = self._clock()
         self._sender: Sender | None = sender
-        self._check = ImageCheck(limits)
+        self._check = ImageCheck(limits, hub.read_jpeg)
         self._max_bytes = limits.max_frame_bytes
+        self._admitted_at = now  # the image that is being received
         self._bucket = TokenBucket(rate_hz, now)
         self._meter = RateMeter(now)
         self._subscriptions: tuple[Subscription, ...] = ()
@@ -139,7 +141,8 @@ class Stream:
         """
         if self.ended_at is not None:
             return Refusal("not_logged_in", f"the stream {self.name} has ended")
-        if not self._bucket.take(self._clock()):
+        now = self._admitted_at = self._clock()
+        if not self._bucket.take(now):
             return Refusal("rate", f"more than {self._bucket.rate_hz:g} frames a second")
         if size > self._max_bytes:
             return Refusal("too_many_bytes", too_many_bytes(size, self._max_bytes))
@@ -159,7 +162,7 @@ class Stream:
         self.info = info
         self.latest = frame
         self.latest_at = received_at
-        self._meter.count(self._clock())
+        self._meter.count(self._admitted_at)
         for subscription in self._subscriptions:
             subscription.put(self, frame)
         return None
@@ -478,10 +481,12 @@ class FrameHub:
 
     Args:
         clock: seconds that never go back; given by tests.
+        read_jpeg: as for `ImageCheck`.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, read_jpeg: ReadJpeg | None = None) -> None:
         self.clock = clock
+        self.read_jpeg = read_jpeg
         self.ids = itertools.count(1)
         self._live: dict[int, Stream] = {}
         self._ended: deque[Stream] = deque()

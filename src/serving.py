@@ -4,15 +4,18 @@ import errno
 import logging
 import resource
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from typing import Any, Final
 
 import eventlet
-from eventlet import greenio, wsgi
+from eventlet import greenio, hubs, wsgi
+from eventlet.green.ssl import GreenSSLSocket
 
 import memory
 from green import offload, sleep, spawn
+from http1.body import REQUEST_SEC
 from http1.connection import Connection, ErrorLog
 from rate import OncePerSecond
 
@@ -51,6 +54,42 @@ def raise_file_limit() -> int:
     return max(hard - RESERVED_FILES, 1)
 
 
+class TlsSocket(GreenSSLSocket):  # type: ignore[misc]
+    """A green TLS socket that says goodbye as the protocol wants it (RFC 8446, section 6.1): without that word a client
+    cannot tell the end from somebody's cut. What comes after it is received as it is on the wire, to be forgotten."""
+
+    _said_goodbye = False
+
+    def __new__(cls, *args: Any, **options: Any) -> "TlsSocket":
+        sock = super().__new__(cls, *args, **options)
+        sock.__class__ = cls  # eventlet makes every one of them its own
+        return sock  # type: ignore[no-any-return]
+
+    def shutdown(self, how: int) -> None:
+        if not self._said_goodbye:
+            self._said_goodbye = True
+            try:
+                super(GreenSSLSocket, self).unwrap()  # does not wait
+            except (OSError, ValueError):
+                pass  # it is said, and the peer has not said its own yet; or there is nobody to say it to
+        socket.SocketType.shutdown(self, how)
+
+    def pending(self) -> int:
+        return 0 if self._said_goodbye else super().pending()
+
+    def recv(self, size: int = 1024, flags: int = 0) -> bytes:
+        if not self._said_goodbye:
+            return super().recv(size, flags)  # type: ignore[no-any-return]
+        if not self.act_non_blocking:
+            hubs.trampoline(self, read=True, timeout=self.gettimeout(), timeout_exc=TimeoutError)
+        return socket.SocketType.recv(self, size)
+
+    def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
+        if not self._said_goodbye:
+            return super().recv_into(buffer, nbytes, flags)  # type: ignore[no-any-return]
+        return socket.SocketType.recv_into(self, buffer)
+
+
 class HttpServer:
     """Listens on one address and runs a WSGI application.
 
@@ -61,9 +100,11 @@ class HttpServer:
     Args:
         port: 0 for a free one.
         max_connections: connections served at once.
+        tls: the server's side of TLS, with its certificate; None for none. A client has 10 s for the handshake.
 
     Attributes:
-        bad_requests: requests that were not taken: they could be read in two ways, were too large or too slow.
+        bad_requests: requests that were not taken: they could be read in two ways, were too large or too slow; and TLS
+            handshakes that were none.
         displaced: connections that gave up their place.
         turned_away: connections that found none.
 
@@ -71,7 +112,9 @@ class HttpServer:
         CannotListen: the address is taken, or not ours.
     """
 
-    def __init__(self, ip: str, port: int, application: WsgiApp, max_connections: int) -> None:
+    def __init__(
+        self, ip: str, port: int, application: WsgiApp, max_connections: int, tls: ssl.SSLContext | None = None
+    ) -> None:
         family = socket.AF_INET6 if ":" in ip else socket.AF_INET
         try:
             # Without reuse_port=False a second server would share the port, and sessions would be split between the
@@ -84,11 +127,14 @@ class HttpServer:
         self.displaced = 0
         self.turned_away = 0
         self._max_connections = max_connections
+        self._tls = tls
+        self._scheme = "http" if tls is None else "https"
         self._connections: set[Any] = set()  # their sockets
         self._most_connections = 0  # since memory was given back
         self._giving_back = False
         self._waiting: dict[Any, None] = {}  # of these, those that have no request; the longest wait first
-        self._wsgi = wsgi.Server(self._socket, None, application, log_output=False, debug=False)
+        environ = {"wsgi.url_scheme": self._scheme}
+        self._wsgi = wsgi.Server(self._socket, None, application, environ=environ, log_output=False, debug=False)
         self._errors = self._wsgi.log = ErrorLog(logger)
         self._said = OncePerSecond()
         self._stopping = False
@@ -96,7 +142,7 @@ class HttpServer:
     @property
     def url(self) -> str:
         ip, port = self._socket.getsockname()[:2]
-        return f"http://[{ip}]:{port}" if ":" in ip else f"http://{ip}:{port}"
+        return f"{self._scheme}://[{ip}]:{port}" if ":" in ip else f"{self._scheme}://{ip}:{port}"
 
     @property
     def connections(self) -> int:
@@ -135,13 +181,37 @@ class HttpServer:
             if len(self._connections) >= self._max_connections and not self._displace_one(self._all_taken()):
                 self._turn_away(sock)
             else:
-                self._connections.add(sock)
-                self._waiting[sock] = None  # before its greenlet runs: many are accepted at once
-                self._most_connections = max(self._most_connections, len(self._connections))
-                eventlet.spawn_n(self._serve, sock, address)
+                self._let_in(sock, address)
             accepted += 1
             if accepted % ACCEPTS_PER_TURN == 0:
                 sleep(0)
+
+    def _let_in(self, sock: Any, address: tuple[Any, ...]) -> None:
+        if self._tls is not None:
+            try:
+                sock = TlsSocket(sock, server_side=True, do_handshake_on_connect=False, _context=self._tls)
+            except OSError:  # it has gone
+                sock.close()
+                return
+        self._connections.add(sock)
+        self._waiting[sock] = None  # before its greenlet runs: many are accepted at once
+        self._most_connections = max(self._most_connections, len(self._connections))
+        eventlet.spawn_n(self._serve, sock, address)
+
+    def _shake_hands(self, sock: Any) -> bool:
+        """TLS's, on a new connection; False when the client does not, in time."""
+        try:
+            with eventlet.Timeout(REQUEST_SEC, TimeoutError):
+                sock.do_handshake()
+        except TimeoutError:
+            self._count_bad_request(f"a TLS handshake that was not done within {REQUEST_SEC:g} s")
+        except (ssl.SSLEOFError, ConnectionError):
+            pass  # it has gone
+        except ssl.SSLError as error:
+            self._count_bad_request(f"no TLS handshake: {error.reason}")
+        else:
+            return True
+        return False
 
     def _serve(self, sock: Any, address: tuple[Any, ...]) -> None:
         def note_waiting(waiting: bool) -> None:
@@ -161,6 +231,8 @@ class HttpServer:
 
         connection: Connection | None = None
         try:
+            if self._tls is not None and not self._shake_hands(sock):
+                return
             connection = Connection(sock, address, self._wsgi, self._count_bad_request, note_waiting, close)
             connection.serve()
         except OSError:
@@ -204,7 +276,8 @@ class HttpServer:
         self._say("turned away", f"{self._all_taken()}: {self.turned_away} found no place")
         sock.settimeout(0)
         try:
-            sock.send(FULL)
+            if self._tls is None:  # or there is nothing that it would understand
+                sock.send(FULL)
         except OSError:
             pass
         greenio.shutdown_safe(sock)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import configargparse
 
@@ -48,6 +48,12 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _reader(text: str) -> str:
+    if text not in ("auto", "python", "compiled"):
+        raise configargparse.ArgumentTypeError(f"{text!r} is not a reader, expected auto, python or compiled")
+    return text
+
+
 OPTIONS: Final = (
     Option("ip", "0.0.0.0", "address to listen on", "phones reach it; 127.0.0.1 keeps others out", "IP", ("-i",)),
     Option("port", 8080, "port to listen on, 0 for a free one", "as it has always been", "PORT", ("-p",), _port),
@@ -80,6 +86,10 @@ OPTIONS: Final = (
         "each takes an open file, and the system says how many there are", "N", (), _at_least(1, int),
     ),
     Option(
+        "reader", "auto", "how frames are read: python, compiled (needs a C compiler at `make install`), or auto",
+        "the compiled one is the faster, and is not there where nobody could compile it", "READER", (), _reader,
+    ),
+    Option(
         "origins", [], "an origin, as https://example.org, whose pages may connect; repeatable",
         "only pages of this server may", "ORIGIN", (), str, True,
     ),
@@ -99,6 +109,7 @@ class Settings(NamedTuple):
     max_frame_bytes: int = 8 << 20
     max_pixels: int = 50_000_000
     max_connections: int | None = None
+    reader: Literal["auto", "python", "compiled"] = "auto"
     origins: tuple[str, ...] = ()
 
     @property

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
@@ -59,6 +60,10 @@ def _opencv_loads() -> bool:
     return subprocess.run([sys.executable, "-c", "import cv2"], capture_output=True, check=False).returncode == 0
 
 
+def _reader_is_compiled() -> bool:
+    return any((ROOT / "src" / "compiled").glob(f"reader{sysconfig.get_config_var('EXT_SUFFIX')}"))
+
+
 PEERS: Final = {
     "postgresql": _programs("initdb", "postgres", "pg_ctl", packages="postgresql"),
     "xvfb": _programs("Xvfb", packages="xvfb"),
@@ -66,7 +71,10 @@ PEERS: Final = {
     "xdotool": _programs("xdotool", packages="xdotool"),
     "x11-utils": _programs("xwininfo", "xprop", packages="x11-utils"),
     "imagemagick": _programs("import", "convert", packages="imagemagick"),
+    "openssl": _programs("openssl", packages="openssl"),
     "opencv": Peer(_opencv_loads, "apt-get install libgl1 libglib2.0-0, or make peers"),
+    "compiled-reader": Peer(_reader_is_compiled, "make install where gcc and Python's headers are"),
+    "address-sanitizer": _programs("gcc", packages="gcc libc6-dev"),
     "node": _programs("node", packages="nodejs"),
     "java": _programs("java", "javac", packages="default-jdk-headless"),
     "node-1.7.4": _client("node"),

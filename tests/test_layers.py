@@ -11,7 +11,7 @@ SRC = Path(__file__).resolve().parent.parent / "src"
 
 #: From the ground up. A module may import what stands on a floor below its own, and nothing beside it.
 FLOORS = (
-    ("frames", "rate", "ring", "green", "memory", "stopping"),
+    ("compiled", "frames", "rate", "ring", "green", "memory", "stopping"),
     ("settings", "http1"),
     ("hub", "engine", "children", "serving", "auth"),
     ("ingest", "display", "metrics"),

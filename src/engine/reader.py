@@ -75,8 +75,8 @@ class ImageSink(Protocol):
     def refuse(self, refusal: Any) -> None:
         """All bytes of an image that was not admitted have gone by."""
 
-    def answer(self, refusal: Any) -> object:
-        """What an ack says of the image that was just taken or refused."""
+    def answer(self, refusal: Any) -> str:
+        """What an ack says of the image that was just taken or refused, as JSON."""
 
 
 class Announcements:

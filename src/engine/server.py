@@ -84,9 +84,6 @@ decode_json: Final = json.JSONDecoder(
 ).decode
 
 
-encode_json: Final = json.JSONEncoder(separators=(",", ":")).encode
-
-
 def _is_too_deep(data: Any) -> bool:
     level = [data] if isinstance(data, (list, dict)) else []
     for _ in range(MAX_DEPTH):
@@ -307,18 +304,18 @@ class Server(socketio.Server):  # type: ignore[misc]
     def _receive_image(self, session: Session, kind: int, image: Any, number: str | None, event: str | None) -> None:
         sink = session.sink
         assert sink is not None
-        arguments = "[]"
+        answer = ""
         try:
             if kind == IMAGE:
                 refusal = sink.take(image, event)
             else:
                 sink.refuse(refusal := image)
             if number is not None:
-                arguments = encode_json([sink.answer(refusal)])
+                answer = sink.answer(refusal)
         except Exception:
             self._count_handler_error("the sink of images")
         if number is not None:
-            session.send_message(f"{packet.ACK}{number}{arguments}")
+            session.send_text(f"{packet.ACK}{number}[{answer}]")
 
     def _act_on(self, session: Session, received: StrictPacket) -> None:
         namespace = received.namespace or "/"

@@ -100,6 +100,13 @@ class Session:
         else:
             self.send_packet(Packet(packets.MESSAGE, data))
 
+    def send_text(self, text: str) -> None:
+        """Send a message that is text, as `send_message` does while no namespace is being joined."""
+        if self._websocket is not None and not self.closed:
+            self._websocket.send(f"{packets.MESSAGE}{text}")
+        else:
+            self.send_packet(Packet(packets.MESSAGE, text))
+
     def send_packet(self, packet: Packet) -> None:
         """Send a packet over the WebSocket, or keep it for the next poll; never waits."""
         if self.closed or self._overflowed:
@@ -169,11 +176,13 @@ class Session:
         if self._posting:
             self.fail("two posts at once")
             raise ProtocolError("two posts at once")
+        if self._overflowed:
+            raise ProtocolError("more, and has not polled what waits for it")
         self._posting = True
         try:
             received = deque(packets.decode_payload(read_body(), content_type, self.protocol))
             turn = PACKETS_PER_TURN
-            while received and not self.closed:
+            while received and not (self.closed or self._overflowed):
                 packet = received.popleft()
                 if received and self._receive_announced(packet, received[0]):
                     received.popleft()

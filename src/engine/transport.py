@@ -15,6 +15,9 @@ NOWHERE_BYTES: Final = 4 * 1024 * 1024
 FORGET: Final = socket.MSG_TRUNC if sys.platform == "linux" else 0
 #: TLS hands out at most a record at once.
 TLS_RECORD_BYTES: Final = 16 * 1024
+#: TLS takes all that it is given or nothing: it is given so much at once, so that what a slow reader has taken counts
+#: as taken, and nobody waits for 16 MB to be encrypted.
+TLS_SEND_BYTES: Final = 64 * 1024
 
 
 class Transport(Protocol):
@@ -122,7 +125,7 @@ class TlsTransport:
 
     def send(self, buffers: Sequence[Buffer]) -> int:
         # What TLS did not send when it was given, it wants to be given again, whole.
-        data = self._unsent or (b"".join(buffers) if len(buffers) > 1 else buffers[0])
+        data = self._unsent or _beginning(buffers, TLS_SEND_BYTES)
         try:
             sent = self._socket.send(data)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -139,3 +142,14 @@ class TlsTransport:
 
     def shut_down(self) -> None:
         self._socket.shutdown(socket.SHUT_RDWR)
+
+
+def _beginning(buffers: Sequence[Buffer], size: int) -> Buffer:
+    """The first so many bytes of these, in one piece."""
+    pieces = []
+    for buffer in buffers:
+        pieces.append(memoryview(buffer)[:size])
+        size -= len(pieces[-1])
+        if not size:
+            break
+    return b"".join(pieces) if len(pieces) > 1 else pieces[0]

@@ -29,6 +29,7 @@ from engine.reader import (
     PING,
     PONG,
     PROTOCOL_ERROR,
+    REFUSED,
     TEXT,
     Announcements,
     Buffer,
@@ -37,6 +38,7 @@ from engine.reader import (
     MessageReader,
     WebSocketError,
 )
+from engine.readers import MakeReader
 from engine.transport import transport_of
 from engine.unfinished import Unfinished
 
@@ -61,6 +63,8 @@ FAULT: Final = 0xF
 SMALL_REST_BYTES: Final = 2048
 #: And at most so many are waited for: the socket must have room for them.
 MAX_WAKE_BYTES: Final = 64 * 1024
+#: Of refused images so many receives are made in one turn: nothing of them is copied, and each takes two.
+RECEIVES_OF_REFUSED: Final = 8
 #: What waits for a slow reader is sent in so many pieces at once.
 BUFFERS_A_SEND: Final = 64
 
@@ -83,11 +87,11 @@ class ReaderKind(NamedTuple):
     """How messages are read.
 
     Attributes:
-        reader: `MessageReader`, or what does the same.
+        make: makes a `MessageReader`, or what does the same.
         announcements: of images, which then take the short way.
     """
 
-    reader: type[MessageReader] = MessageReader
+    make: MakeReader = MessageReader
     announcements: Announcements | None = None
 
 
@@ -150,7 +154,7 @@ class WebSocket:
         self._close_socket = close_socket or sock.close
         self._max_outgoing_bytes = limits.max_outgoing_bytes
         self._unfinished = unfinished or Unfinished(limits.max_message_bytes * 2)
-        self._reader = reader_kind.reader(
+        self._reader = reader_kind.make(
             limits.max_message_bytes, scratch, limits.max_text_bytes, self._hold, reader_kind.announcements, prefix
         )
         self._handler: Handler | None = None
@@ -173,9 +177,9 @@ class WebSocket:
     def start(self, handler: Handler) -> None:
         """From now on this handler gets what comes; called again by a handler, the new one takes over."""
         self._handler = handler
-        self._reader.resume(handler.sink())
         if self._working:
             return
+        self._resume()
         if self._ended:
             self._work()
         else:
@@ -210,6 +214,8 @@ class WebSocket:
         messages: list[Message] | None
         try:
             messages = reader.receive(self._transport)
+            if reader.skipping or (messages and messages[-1][0] == REFUSED):
+                self._receive_refused(messages)
         except BlockingIOError:
             return
         except WebSocketError as error:
@@ -227,7 +233,30 @@ class WebSocket:
         if wake_at != self._wake_at and not self._ended:
             self._wake_at = wake_at
             self._transport.wake_at(wake_at)
-        if reader.more or self._transport.pending:
+        self._look_for_more()
+
+    def _receive_refused(self, messages: list[Message] | None) -> None:
+        """Go on where images are refused: a few more receives cost less than a turn each."""
+        reader = self._reader
+        for _ in range(RECEIVES_OF_REFUSED):
+            if messages is None or reader.more or not (reader.skipping or (messages and messages[-1][0] == REFUSED)):
+                break
+            try:
+                messages += reader.receive(self._transport) or ()
+            except WebSocketError as error:
+                messages.append((FAULT, error))
+            except OSError:
+                break  # nothing is there, or the end, which the next turn will see
+
+    def _resume(self) -> None:
+        """All that came has been handled, so images may take their short way; not those behind a message that is half
+        there, for it may change what they mean."""
+        assert self._handler is not None
+        self._reader.resume(None if self._reader.missing else self._handler.sink())
+
+    def _look_for_more(self) -> None:
+        """Go on with what the socket will not tell of."""
+        if self._reader.more or self._transport.pending:
             hubs.get_hub().schedule_call_global(0, self._receive_more)
 
     def _receive_more(self) -> None:
@@ -278,9 +307,9 @@ class WebSocket:
             self._finish()
         else:
             self._working = False
-            assert self._handler is not None
-            self._reader.resume(self._handler.sink())
+            self._resume()
             self._listen()
+            self._look_for_more()
 
     def _read_on(self) -> bool:
         """Whether more messages came with those that have been handled."""
