@@ -9,7 +9,7 @@ import struct
 import subprocess
 import sys
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -60,10 +60,20 @@ class WebSocketClosed(NamedTuple):
 
 
 class RawWebSocket:
-    """A WebSocket that sends what it is told and reads frame by frame."""
+    """A WebSocket that sends what it is told and reads frame by frame.
 
-    def __init__(self, port: int, path: str, headers: dict[str, str] | None = None) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SEC)
+    Args:
+        wrap: makes what it sends over of a socket, for TLS.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        path: str,
+        headers: dict[str, str] | None = None,
+        wrap: Callable[[socket.socket], Any] = lambda plain: plain,
+    ) -> None:
+        self.socket = wrap(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SEC))
         self._buffer = b""
         lines = {
             "Host": f"127.0.0.1:{port}",

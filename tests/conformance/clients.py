@@ -134,11 +134,11 @@ def side_by_side(*players: Callable[[], None]) -> None:
 
 
 @contextmanager
-def conformance_server(kind: str, log: Path) -> Iterator[int]:
-    """A server of this kind on a free port; it ends as it should when it is told to."""
+def conformance_server(kind: str, log: Path, reader: str = "python") -> Iterator[int]:
+    """A server of this kind on a free port, with this reader; it ends as it should when it is told to."""
     with log.open("w") as stderr:
         process = subprocess.Popen(
-            [sys.executable, str(HERE / "server.py"), kind],
+            [sys.executable, str(HERE / "server.py"), kind, "--reader", reader],
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from conformance.clients import Peer, conformance_server
+from readers import READERS
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +20,8 @@ def socketio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
         yield Peer(port, "/socket.io/")
 
 
-@pytest.fixture(scope="module")
-def echo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+@pytest.fixture(scope="module", params=READERS)
+def echo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a plain WebSocket echo."""
-    with conformance_server("websocket", tmp_path_factory.mktemp("websocket") / "log") as port:
+    with conformance_server("websocket", tmp_path_factory.mktemp("websocket") / "log", request.param) as port:
         yield port

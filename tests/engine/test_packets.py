@@ -110,7 +110,8 @@ def test_protocol_3_payloads_come_back_as_they_were(sent: list[Packet], as_base6
 
 @given(
     st.lists(
-        st.builds(Packet, st.integers(0, 6), texts.filter(lambda t: SEPARATOR.decode() not in t)) | binary_packets, min_size=1
+        st.builds(Packet, st.integers(0, 6), texts.filter(lambda t: SEPARATOR.decode() not in t)) | binary_packets,
+        min_size=1,
     )
 )
 def test_protocol_4_payloads_come_back_as_they_were(sent: list[Packet]) -> None:

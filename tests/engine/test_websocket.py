@@ -1,10 +1,12 @@
-"""The WebSocket parser, fed in every chunking, without sockets."""
+"""The WebSocket parser, each of both, fed in every chunking, without sockets."""
 
 import gc
 import socket
 import struct
 import tracemalloc
 import weakref
+from collections.abc import Callable
+from typing import Literal, cast
 
 import pytest
 import wsproto.frame_protocol as rfc
@@ -13,15 +15,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import websocket
-from engine.reader import FIRST_BUFFER_BYTES, FRAMES_PER_TURN, MessageReader, WebSocketError
-from engine.websocket import Limits, WebSocket
+from engine.reader import FIRST_BUFFER_BYTES, FRAMES_PER_TURN, WebSocketError
+from engine.readers import MakeReader, Reader, choose
+from engine.websocket import Limits, ReaderKind, WebSocket
+from peers import need
 from raw_engineio import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, client_frame
+from traffic import ANNOUNCEMENTS, Sink
 
 LIMIT = 1_000_000
 Messages = list[tuple[int, bytes]]
 
+#: One of them after the other, see `each_reader`.
+making: MakeReader = choose("python").make
 
-def feed(reader: MessageReader, data: bytes, chunks: list[int] | None = None) -> Messages:
+
+@pytest.fixture(params=["python", "compiled"], autouse=True, scope="module")
+def each_reader(request: pytest.FixtureRequest) -> None:
+    global making
+    if request.param == "compiled":
+        need("compiled-reader")
+    making = choose(cast(Literal["python", "compiled"], request.param)).make
+
+
+def feed(reader: Reader, data: bytes, chunks: list[int] | None = None) -> Messages:
     """Receive `data` as a socket would: at most a chunk at once, the first buffer filled before the second."""
     messages: Messages = []
     position = 0
@@ -37,11 +53,20 @@ def feed(reader: MessageReader, data: bytes, chunks: list[int] | None = None) ->
         messages += reader.received(size)
         while reader.more:
             messages += reader.received(0)
+        reader.resume(Sink())
     return messages
 
 
-def reader(limit: int = LIMIT, scratch_bytes: int = 1 << 16) -> MessageReader:
-    return MessageReader(limit, bytearray(scratch_bytes))
+def reader(
+    limit: int = LIMIT,
+    scratch_bytes: int = 1 << 16,
+    max_text_bytes: int | None = None,
+    hold: Callable[[int], object] | None = None,
+) -> Reader:
+    """A reader as of a client that has logged in: images may take their short way, and everything else is as ever."""
+    one = making(limit, bytearray(scratch_bytes), max_text_bytes, hold, ANNOUNCEMENTS)
+    one.resume(Sink())
+    return one
 
 
 @st.composite
@@ -67,7 +92,7 @@ def conversations(draw: st.DrawFn) -> tuple[bytes, Messages]:
     return bytes(sent), expected
 
 
-@given(conversations(), st.lists(st.integers(1, 200), max_size=60), st.sampled_from((14, 100, 1 << 16)))
+@given(conversations(), st.lists(st.integers(1, 200), max_size=60), st.sampled_from((14, 100, 131, 1 << 16)))
 def test_messages_are_the_same_in_whatever_pieces_they_come(
     conversation: tuple[bytes, Messages], chunks: list[int], scratch_bytes: int
 ) -> None:
@@ -93,7 +118,9 @@ def test_byte_by_byte_gives_the_same() -> None:
 
 def test_the_shared_scratch_buffer_may_be_overwritten_as_soon_as_received_returns() -> None:
     scratch = bytearray(1 << 16)
-    one, other = MessageReader(LIMIT, scratch), MessageReader(LIMIT, scratch)
+    one, other = (making(LIMIT, scratch, announcements=ANNOUNCEMENTS) for _ in range(2))
+    one.resume(Sink())
+    other.resume(Sink())
     first, second = client_frame(BINARY, b"a" * 500), client_frame(BINARY, b"b" * 500)
     assert feed(one, first[:300]) == []
     assert feed(other, second[:3]) == []
@@ -227,7 +254,8 @@ def test_after_a_turn_the_rest_is_read_before_what_comes_next() -> None:
 def test_a_connection_that_has_ended_is_gone_at_once_and_not_when_python_looks_for_cycles() -> None:
     """A thousand of them with 11 MB each would wait for that."""
     ours, theirs = socket.socketpair()
-    connection = WebSocket(GreenSocket(ours), Limits(LIMIT), bytearray(100))
+    kind = ReaderKind(making, ANNOUNCEMENTS)
+    connection = WebSocket(GreenSocket(ours), Limits(LIMIT), bytearray(1 << 16), reader_kind=kind)
     reference = weakref.ref(connection)
     gc.disable()
     try:
@@ -267,8 +295,8 @@ def test_a_wrong_byte_is_noticed_when_it_comes_and_right_ones_are_not(
 
 
 def test_text_has_a_limit_of_its_own_also_in_fragments() -> None:
-    def one() -> MessageReader:
-        return MessageReader(LIMIT, bytearray(1 << 16), max_text_bytes=100)
+    def one() -> Reader:
+        return reader(max_text_bytes=100)
 
     assert feed(one(), client_frame(TEXT, bytes(100))) == [(TEXT, bytes(100))]
     assert feed(one(), client_frame(BINARY, bytes(101))) == [(BINARY, bytes(101))]
@@ -285,7 +313,7 @@ def test_text_has_a_limit_of_its_own_also_in_fragments() -> None:
 
 def test_what_is_held_is_told_when_it_is_much() -> None:
     told: list[int] = []
-    one = MessageReader(LIMIT, bytearray(1 << 16), hold=told.append)
+    one = reader(hold=told.append)
     feed(one, client_frame(BINARY, bytes(FIRST_BUFFER_BYTES)), [1000] * 100)
     assert told == []
     feed(one, client_frame(BINARY, bytes(500_000)))
