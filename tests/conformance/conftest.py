@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from conformance.clients import Peer, conformance_server
-from readers import READERS
+from readers import READERS, settings_of
 
 
 @pytest.fixture(scope="module")
@@ -23,5 +23,6 @@ def socketio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
 @pytest.fixture(scope="module", params=READERS)
 def echo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a plain WebSocket echo."""
+    settings_of(request.param)
     with conformance_server("websocket", tmp_path_factory.mktemp("websocket") / "log", request.param) as port:
         yield port

@@ -129,28 +129,32 @@ def test_a_fault_within_a_large_message_is_answered_though_more_of_it_was_waited
         assert client.receive_end() == WebSocketClosed(1007)
 
 
-@PROTOCOLS
-@pytest.mark.parametrize("refused", [False, True])
-def test_one_that_dribbles_a_frame_is_alive_and_one_that_stops_is_not(
-    quick: AppProcess, protocol: int, refused: bool
-) -> None:
-    """It neither pings nor answers pings, for it is in the middle of a frame; less comes than the server wants to be
-    told of."""
-    with Client(quick, protocol, "dribbles") as client:
-        sent = client.says.image(bytes(MAX_BYTES + 1) if refused else image_of(200_000), 7)
-        client.send_raw(sent[:-150_000])
-        at = len(sent) - 150_000
-        began = time.monotonic()
-        while time.monotonic() - began < 3 * (PING_INTERVAL_SEC + PING_TIMEOUT_SEC):
-            client.send_raw(sent[at : at + 100])
-            at += 100
-            time.sleep(0.1)
-        client.send_raw(sent[at:])
+def test_those_that_dribble_a_frame_are_alive_and_those_that_stop_are_not(quick: AppProcess) -> None:
+    """They neither ping nor answer pings, for they are in the middle of a frame; and less comes than the server wants
+    to be told of. Both protocols, a frame that is taken and one that is not."""
+    clients = [Client(quick, 3 + number % 2, f"dribbles-{number}") for number in range(4)]
+    frames = [
+        client.says.image(image_of(200_000) if number < 2 else bytes(MAX_BYTES + 1), 7)
+        for number, client in enumerate(clients)
+    ]
+    rest = 150_000
+    for client, frame in zip(clients, frames, strict=True):
+        client.send_raw(frame[:-rest])
+    began = time.monotonic()
+    while time.monotonic() - began < 3 * (PING_INTERVAL_SEC + PING_TIMEOUT_SEC):
+        for client, frame in zip(clients, frames, strict=True):
+            client.send_raw(frame[-rest:][:100])
+        rest -= 100
+        time.sleep(0.1)
+    for client, frame in zip(clients, frames, strict=True):
+        client.send_raw(frame[-rest:])
         assert client.ack() == 7
-        client.send_raw(sent[:-150_000])
-        began = time.monotonic()
+        client.send_raw(frame[:-150_000])
+    began = time.monotonic()
+    for client in clients:
         client.receive_end()
-        assert time.monotonic() - began < 3 * (PING_INTERVAL_SEC + PING_TIMEOUT_SEC)
+        client.close()
+    assert time.monotonic() - began < 3 * (PING_INTERVAL_SEC + PING_TIMEOUT_SEC)
     quick.until_nothing_is_left()
 
 
