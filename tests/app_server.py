@@ -12,9 +12,8 @@
     places          --max-connections
 
 GET /test/account: what has been counted, and published since the last time; GET /test/left: what is there of clients;
-GET /test/address: its URL, and the scheme of the request; GET /test/kick?user=: it ends the streams of
-that user, `*` of all;
-GET /test/fill?user=&count=&size=: it sends them something. And what `TestServer` has more.
+GET /test/address: its URL, and the scheme of the request; GET /test/kick?user=: it tells that user to leave (`*` stands
+for anything); GET /test/fill?user=&count=&size=: it sends the user something. And what `TestServer` has more.
 """
 
 import green

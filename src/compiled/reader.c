@@ -11,8 +11,8 @@
            again and its images take the short way. So no error of the protocol is worded here.
    Rule 2. A length from the wire is a uint64_t, and is compared with the limit before it is used for anything. From
            there on a size is a size_t: none is larger than the limit, which is a Py_ssize_t.
-   Rule 3. Whoever is called (`hold`, `admit`, the transport, a handler of signals) may call `forget`. So no pointer into
-           the image is kept over a call; those into the scratch are good as long as the reader lives.
+   Rule 3. Whoever is called (`hold`, `admit`, the transport, a handler of signals) may call `forget`. So no pointer
+           into the image is kept over a call; those into the scratch are good as long as the reader lives.
    Rule 4. Reading ends with nothing left in the scratch, which other connections share. */
 
 #define PY_SSIZE_T_CLEAN
@@ -74,8 +74,8 @@ key_from(const uint8_t mask[MASK_BYTES], size_t offset)
     return key;
 }
 
-/* Unmask in place what lies at this offset of its payload. Both loops become SIMD instructions: 8 bytes are the step that
-   the compiler sees, and need not be aligned. */
+/* Unmask in place what lies at this offset of its payload. The first loop becomes SIMD instructions: its step is 8
+   bytes, which need not be aligned. */
 static void
 unmask(uint8_t *bytes, size_t size, const uint8_t mask[MASK_BYTES], size_t offset)
 {
@@ -123,24 +123,24 @@ typedef struct {
 
 typedef struct {
     PyObject_HEAD
-    const Names *names;  /* the module's, which lives as long as this object's type */
+    const Names *names; /* the module's, which lives as long as this object's type */
     PyObject *fallback;
-    Py_buffer scratch;   /* held as long as the reader lives: a bytearray does not move while somebody has its buffer */
-    PyObject *hold;      /* NULL where nobody wants to know */
-    PyObject *heads;     /* tuple of bytes: of announcements, what follows the number; NULL where there are none */
-    size_t shortest_bytes; /* of an announcement */
-    PyObject *sink;      /* NULL where there is none */
-    size_t max_bytes;    /* of a message */
-    size_t last_image_bytes;
-    size_t held;         /* what `hold` was told last */
-    bool busy;           /* a method is running, and calls somebody */
-    bool ours;           /* what comes is read here, and not by the fallback */
-    bool short_way;      /* there is a sink, and announcements */
-    bool wary;           /* the last image was refused */
-    bool more;           /* what is kept is more than the beginning of a frame */
-    uint8_t prefix_bytes; /* 0 or 1 */
+    Py_buffer scratch;  /* held as long as the reader lives: a bytearray does not move while somebody has its buffer */
+    PyObject *hold;     /* NULL where nobody wants to know */
+    PyObject *sink;     /* NULL where there is none */
+    PyObject *heads;    /* tuple of bytes: of announcements, what follows the number; NULL where there are none */
+    size_t shortest_bytes;   /* of an announcement */
+    size_t max_bytes;        /* of a message */
+    size_t last_image_bytes; /* 0 before the first */
+    size_t held;             /* what `hold` was told last */
+    bool busy;          /* a method is running, and may be calling somebody */
+    bool ours;          /* what comes is read here, and not by the fallback */
+    bool short_way;     /* there is a sink, and announcements */
+    bool wary;          /* the last image was refused */
+    bool more;          /* what is kept is more than the beginning of a frame */
+    uint8_t prefix_bytes;    /* 0 or 1 */
     uint8_t prefix;
-    PyObject *kept;      /* bytes that came and are not read yet; NULL when there are none, or an image is under way */
+    PyObject *kept;     /* bytes that came and are not read yet; NULL when there are none, or an image is under way */
 
     /* The announcement whose image is due or under way; of 0 bytes when none is. */
     uint8_t announcement[MAX_ANNOUNCEMENT_BYTES];
@@ -158,8 +158,8 @@ typedef struct {
     size_t capacity;
     uint8_t mask[MASK_BYTES];
 
-    PyObject *refusal;   /* of the image that is skipped; NULL when none is */
-    size_t to_skip;      /* so many of its bytes are still to come, not 0 */
+    PyObject *refusal;  /* of the image that is skipped; NULL when none is */
+    size_t to_skip;     /* so many of its bytes are still to come, not 0 */
 } Reader;
 
 static uint8_t *
@@ -372,7 +372,7 @@ is_plain(uint8_t byte)
     return byte >= ' ' && byte <= '~' && byte != '"' && byte != '\\';
 }
 
-/* Whether a text is what `Announcements.match` takes; then it is the announcement. At most MAX_ANNOUNCEMENT_BYTES. */
+/* Whether a text is what `Announcements.read` takes; then it is the announcement. At most MAX_ANNOUNCEMENT_BYTES. */
 static bool
 take_announcement(Reader *self, const uint8_t *text, size_t size)
 {
@@ -538,9 +538,13 @@ take_back(Reader *self)
         return 0;
     }
     if (!PyBytes_CheckExact(kept) || PyBytes_GET_SIZE(kept) > self->scratch.len) {
-        PyErr_SetString(PyExc_TypeError, "the fallback handed back something else than bytes that fit into the scratch");
+        PyErr_SetString(PyExc_TypeError, "the fallback handed back what are no bytes that fit into the scratch");
         Py_DECREF(kept);
         return -1;
+    }
+    if (!self->short_way) {  /* its `hold` was told, and forgot everything */
+        Py_DECREF(kept);
+        return 0;
     }
     if (PyBytes_GET_SIZE(kept) == 0)
         Py_CLEAR(kept);
@@ -582,8 +586,8 @@ hand_over_announcement(Reader *self)
     memset(frame + 2, 0, MASK_BYTES);  /* a mask that changes nothing */
     memcpy(frame + SMALL_HEADER_BYTES, self->announcement, size);
     self->announcement_bytes = 0;
-    /* It came while there was a sink. Now there may be none: so it gets something that is not None, and is not asked, and
-       then the true one. */
+    /* It came while there was a sink. Now there may be none: so the fallback gets something that is not None, and is
+       not asked, and then the true one. */
     PyObject *sinks[] = {Py_True, self->sink == NULL ? Py_None : self->sink};
     Py_INCREF(sinks[1]);
     int failed = 0;
@@ -641,7 +645,7 @@ read_scratch(Reader *self, PyObject *messages, size_t position, size_t end)
             return messages;
         case NOT_OURS:
             if (PyList_GET_SIZE(messages) > 0)
-                goto later;  /* what came before is given out first, so that an error of the fallback takes none of it */
+                goto later;  /* what came before is given out first, or an error of the fallback would take it away */
             Py_DECREF(messages);
             return hand_over(self, position, end);
         case FAILED:
@@ -660,7 +664,8 @@ failed:
     return NULL;
 }
 
-/* Read what has come: `direct` bytes in the image under way, then those of the scratch up to `end`, with what was kept. */
+/* Read what has come: `direct` bytes in the image under way, if they are there already, and then those of the scratch
+   up to `end`; what was kept belongs at its beginning. */
 static PyObject *
 read_on(Reader *self, size_t direct, size_t end)
 {
@@ -757,12 +762,23 @@ ask_transport(PyObject *transport, PyObject *name, PyObject *argument, size_t at
     return came;
 }
 
-/* A view of the scratch where the next bytes belong. The image's own buffer is not given away: a view might outlive it. */
+/* The same where the rest of the image under way comes into the scratch as well. */
+static size_t
+room_for_all(const Reader *self, size_t *start)
+{
+    const size_t room = room_in_scratch(self, start);
+    if (self->image == NULL)
+        return room;
+    /* Nothing is kept then, so that all of the scratch is free; and a length is at most a Py_ssize_t. */
+    return MIN(scratch_bytes(self), MAX(room, self->length - self->filled + FEW_BYTES));
+}
+
+/* A view of the scratch where the next bytes belong. The image's own buffer is not given away: views may outlive it. */
 static PyObject *
 view_of_room(Reader *self)
 {
     size_t start;
-    const size_t room = room_in_scratch(self, &start);
+    const size_t room = room_for_all(self, &start);
     if (start > 0)
         memcpy(scratch_of(self), PyBytes_AS_STRING(self->kept), start);
     PyObject *whole = PyMemoryView_FromObject(self->scratch.obj);
@@ -777,7 +793,7 @@ static PyObject *
 receive_through(Reader *self, PyObject *transport)
 {
     size_t start;
-    const size_t room = room_in_scratch(self, &start);
+    const size_t room = room_for_all(self, &start);
     PyObject *buffers = view_of_room(self);
     if (buffers == NULL)
         return NULL;
@@ -835,7 +851,8 @@ receive_and_forget(Reader *self, PyObject *transport, int fd)
     return skipped(self, (size_t)came);
 }
 
-/* The socket of a transport that carries the bytes themselves; -1 where it does not, -2 with an exception. */
+/* The socket of a transport that carries the bytes themselves; -1 where it does not, -2 with an exception. Who closes
+   the socket has told the reader to forget: its number, by now another connection's maybe, is not asked for then. */
 static int
 plain_socket_of(const Reader *self, PyObject *transport)
 {
@@ -1070,7 +1087,7 @@ Reader_traverse(PyObject *object, visitproc visit, void *arg)
     return 0;
 }
 
-/* The fallback and the scratch stay until the end, as a tuple's items do: no method has to look whether they are there. */
+/* The fallback and the scratch stay until the end, as a tuple's items do: no method has to ask if they are there. */
 static int
 Reader_clear(PyObject *object)
 {
@@ -1116,8 +1133,8 @@ static PyGetSetDef reader_attributes[] = {
 };
 
 static PyType_Slot reader_slots[] = {
-    {Py_tp_doc, "Reader(fallback, max_message_bytes, scratch, hold, heads, prefix): a MessageReader for images on their "
-                "short way, with another one for everything else."},
+    {Py_tp_doc, "Reader(fallback, max_message_bytes, scratch, hold, heads, prefix): a MessageReader for images on their"
+                " short way, with another one for everything else."},
     {Py_tp_new, Reader_new},
     {Py_tp_dealloc, Reader_dealloc},
     {Py_tp_traverse, Reader_traverse},
@@ -1217,8 +1234,8 @@ fill_module(PyObject *module)
     if (failed)
         return -1;
 #define ADD(constant) PyModule_AddIntConstant(module, #constant, (long)constant) < 0
-    if (ADD(FIRST_BUFFER_BYTES) || ADD(FRAMES_PER_TURN) || ADD(MAX_ANNOUNCEMENT_BYTES) || ADD(LARGE_IMAGE_BYTES) || ADD(FEW_BYTES) ||
-        ADD(IMAGE) || ADD(REFUSED) || ADD(MIN_SCRATCH_BYTES))
+    if (ADD(FIRST_BUFFER_BYTES) || ADD(FRAMES_PER_TURN) || ADD(MAX_ANNOUNCEMENT_BYTES) || ADD(LARGE_IMAGE_BYTES) ||
+        ADD(FEW_BYTES) || ADD(IMAGE) || ADD(REFUSED) || ADD(MIN_SCRATCH_BYTES))
         return -1;
 #undef ADD
     return 0;

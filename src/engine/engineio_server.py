@@ -245,9 +245,20 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
                 raise BadRequest(*BAD_REQUEST)
             if not self.allow_upgrades:
                 raise BadRequest(*UNKNOWN_TRANSPORT)
-            return self._serve_websocket(
-                session, environ, start_response, as_base64, lambda connection: session.upgrade(connection, as_base64)
-            )
+            # Now: until its handshake has been answered, another one may come.
+            session.upgrading = True
+            started = False
+
+            def upgrade(connection: websocket.WebSocket) -> None:
+                nonlocal started
+                session.upgrade(connection, as_base64)
+                started = connection.started
+
+            try:
+                return self._serve_websocket(session, environ, start_response, as_base64, upgrade)
+            finally:
+                if not started:
+                    session.upgrading = False
         if session.upgrading:
             # The WebSocket's last word may be here already: the hub has no order for what came at the same time. One
             # turn for it to be received, one to be handled.

@@ -303,6 +303,8 @@ class MessageReader:
                 position = self._read_images(messages, data, position, end)
                 if position < 0:
                     return
+            if len(messages) >= FRAMES_PER_TURN:
+                break
             start = self._read_header(messages, data, position, end)
             if start < 0:
                 self._leftover = bytes(data[position:end])
@@ -322,7 +324,7 @@ class MessageReader:
         announcements, sink, prefix = self._announcements, self._sink, len(self._prefix)
         assert announcements is not None
         assert sink is not None
-        for _ in range(FRAMES_PER_TURN):
+        while len(messages) < FRAMES_PER_TURN:
             if self._announced is None:
                 start = position + _TINY.size
                 if end < start:
@@ -388,9 +390,7 @@ class MessageReader:
             position = stop
             if position == end:
                 return -1
-        self._leftover = bytes(data[position:end])
-        self.more = True
-        return -1
+        return position
 
     def _keep_announcement(self, data: memoryview, position: int, start: int, end: int) -> int:
         """Keep the beginning of what may announce an image; what cannot is read at once, as any text is."""

@@ -187,6 +187,9 @@ class Server(socketio.Server):  # type: ignore[misc]
         session = self.session_of(sid, namespace or "/")
         super().disconnect(sid, namespace, ignore_queue=ignore_queue)
         if session is not None:
+            if session.sid not in self._binary_packet:  # or its attachments are still to come
+                session.attachments_due = False
+                session.hold(0)
             self._expect_to_join(session, LEAVE_SEC, session.drop)
 
     def drop(self, sid: str) -> None:

@@ -237,8 +237,9 @@ class Session:
         self._websocket.start(_Carried(self, self._websocket))
 
     def upgrade(self, websocket: WebSocket, as_base64: bool) -> None:
-        """Move from polling to a WebSocket (`2probe`, `3probe`, `5`)."""
-        self.upgrading = True
+        """Move from polling to a WebSocket (`2probe`, `3probe`, `5`); `upgrading` was set when it asked for that."""
+        if self.closed:
+            return  # and the WebSocket, which is not started, is closed
         self._upgrading_websocket = websocket
         websocket.start(_Upgrade(self, websocket, as_base64))
 

@@ -135,8 +135,8 @@ class WebSocket:
 
     __slots__ = (
         "__weakref__", "_close_sent", "_close_socket", "_close_timer", "_corked", "_ended", "_fileno", "_handler",
-        "_last_receive", "_listener", "_max_outgoing_bytes", "_messages", "_outgoing", "_outgoing_bytes", "_reader",
-        "_sender", "_transport", "_unfinished", "_wake_at", "_working", "close_reason",
+        "_last_receive", "_listener", "_max_outgoing_bytes", "_messages", "_more_due", "_outgoing", "_outgoing_bytes",
+        "_reader", "_sender", "_socket", "_transport", "_unfinished", "_wake_at", "_working", "close_reason",
     )  # fmt: skip
 
     def __init__(
@@ -149,6 +149,7 @@ class WebSocket:
         prefix: bytes = b"",
         close_socket: Callable[[], object] | None = None,
     ) -> None:
+        self._socket = sock  # it would be closed when nobody has it any more
         self._transport = transport_of(sock)
         self._fileno: int = self._transport.fileno
         self._close_socket = close_socket or sock.close
@@ -160,6 +161,7 @@ class WebSocket:
         self._handler: Handler | None = None
         self._listener: Any = None
         self._working = False  # a greenlet handles what came
+        self._more_due = False  # what came before is read on in the next turn
         self._wake_at = 1
         self._messages: deque[Message] = deque()
         self._outgoing: deque[Buffer] = deque()
@@ -210,6 +212,8 @@ class WebSocket:
         if self._working or self._ended:
             self._unlisten()  # it waits in its socket until what came before has been handled
             return
+        if self._more_due:
+            return  # it has its turn already
         reader = self._reader
         messages: list[Message] | None
         try:
@@ -221,6 +225,9 @@ class WebSocket:
         except WebSocketError as error:
             messages = [(FAULT, error)]
         except OSError:
+            messages = None
+        except Exception:
+            logger.exception("a connection could not be read")
             messages = None
         if messages is None:
             self.abort()
@@ -255,11 +262,13 @@ class WebSocket:
         self._reader.resume(None if self._reader.missing else self._handler.sink())
 
     def _look_for_more(self) -> None:
-        """Go on with what the socket will not tell of."""
-        if self._reader.more or self._transport.pending:
+        """Go on with what the socket will not tell of, in the next turn."""
+        if not self._more_due and (self._reader.more or self._transport.pending):
+            self._more_due = True
             hubs.get_hub().schedule_call_global(0, self._receive_more)
 
     def _receive_more(self) -> None:
+        self._more_due = False
         if not (self._working or self._ended) and (self._reader.more or self._transport.pending):
             self._receive()
 
@@ -289,8 +298,9 @@ class WebSocket:
             self._write(corked)
 
     def _begin_work(self) -> None:
-        self._working = True
-        eventlet.spawn_n(self._work)
+        if not self._working:  # or it has given way while it received this
+            self._working = True
+            eventlet.spawn_n(self._work)
 
     def _work(self) -> None:
         """Handle what came, in its order, and the end; in a greenlet."""
@@ -303,13 +313,14 @@ class WebSocket:
         except Exception:
             logger.exception("a message could not be handled")
             self.abort()
-        if self._ended:
-            self._finish()
-        else:
-            self._working = False
-            self._resume()
-            self._listen()
-            self._look_for_more()
+        finally:
+            if self._ended:
+                self._finish()
+            else:
+                self._working = False
+                self._resume()
+                self._listen()
+                self._look_for_more()
 
     def _read_on(self) -> bool:
         """Whether more messages came with those that have been handled."""
@@ -494,7 +505,7 @@ class WebSocket:
             sent -= len(buffer)
 
     def _queue(self, buffers: Sequence[Buffer]) -> None:
-        self._outgoing.extend(buffers)
+        self._outgoing.extend(buffer for buffer in buffers if len(buffer))  # an empty one would never have been sent
         self._outgoing_bytes += sum(map(len, buffers))
         if self._outgoing_bytes > self._max_outgoing_bytes or len(self._outgoing) > 2 * MAX_OUTGOING_MESSAGES:
             self.close_reason = (

@@ -6,6 +6,7 @@ A client here has its TLS in its hands, and says what becomes a record of its ow
 import hashlib
 import itertools
 import json
+import os
 import socket
 import ssl
 import struct
@@ -116,7 +117,8 @@ def trust(certificate: list[str]) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=certificate[0])
 
 
-@pytest.fixture(scope="module", params=READERS)
+#: Either reader is given what TLS has received in the same way, so that one will do where time is short.
+@pytest.fixture(scope="module", params=READERS if os.environ.get("CI") else READERS[:1])
 def server(
     request: pytest.FixtureRequest,
     certificate: list[str],
@@ -149,7 +151,7 @@ class Client(RawWebSocket):
         if log_in:
             for frame in [*self.says.joined, self.says.login]:
                 self.send_raw(frame)
-            self.until("42" + json.dumps(["x", True], separators=(",", ":")).replace("x", "in"))
+            self.until('42["in",true]')
 
     def until(self, wanted: str) -> list[str | bytes]:
         """What comes up to this message."""
@@ -211,6 +213,7 @@ def test_a_real_client_sends_frames_over_tls(
     finally:
         client.disconnect()
         session.close()
+        server.ask("drop")  # over polling the client's goodbye may not be sent any more
     assert published(server) == [described(image) for image in images if image != b"x"]
 
 

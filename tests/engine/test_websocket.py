@@ -5,7 +5,7 @@ import socket
 import struct
 import tracemalloc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal, cast
 
 import pytest
@@ -14,9 +14,11 @@ from eventlet.greenio import GreenSocket
 from hypothesis import given
 from hypothesis import strategies as st
 
+import green
 from engine import websocket
 from engine.reader import FIRST_BUFFER_BYTES, FRAMES_PER_TURN, WebSocketError
 from engine.readers import MakeReader, Reader, choose
+from engine.unfinished import Unfinished
 from engine.websocket import Limits, ReaderKind, WebSocket
 from peers import need
 from raw_engineio import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, client_frame
@@ -370,3 +372,74 @@ def test_close_codes_that_must_not_be_sent_are_refused(payload: bytes) -> None:
 )
 def test_a_handshake_is_known_by_its_headers(connection: str, upgrade: str, asks: bool) -> None:
     assert websocket.is_upgrade({"HTTP_CONNECTION": connection, "HTTP_UPGRADE": upgrade}) is asks
+
+
+def test_images_and_controls_by_turns_are_read_in_turns_as_well() -> None:
+    one = reader(scratch_bytes=1 << 19)
+    announced = client_frame(TEXT, b'451-["receiveImage",{"_placeholder":true,"num":0}]') + client_frame(BINARY, b"i")
+    feed(one, announced)  # or it is given less
+    mixed = (announced * (FRAMES_PER_TURN - 1) + client_frame(PONG)) * 60
+    (buffer,) = one.buffers()
+    assert len(buffer) >= len(mixed)
+    buffer[: len(mixed)] = mixed
+    turns = [one.received(len(mixed))]
+    while one.more:
+        turns.append(one.received(0))
+    assert {len(turn) for turn in turns} == {FRAMES_PER_TURN}
+    assert len(turns) == 60
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+def test_nothing_empty_waits_to_be_sent(ends: tuple[socket.socket, socket.socket]) -> None:
+    """The payload of an empty ping would be sent for ever: each send would take none of its bytes, and leave it."""
+    connection = WebSocket(GreenSocket(ends[0]), Limits(LIMIT), bytearray(100), reader_kind=ReaderKind(making))
+    while not connection._outgoing:
+        connection.send(bytes(10_000))
+    connection.ping()
+    connection.send("")
+    assert min(map(len, connection._outgoing)) > 0
+    connection.abort()
+
+
+class Slow:
+    """Takes a while over each message, and notes what happens."""
+
+    def __init__(self) -> None:
+        self.happened: list[str] = []
+
+    def receive(self, message: str | bytes) -> None:
+        self.happened.append(f"begin {message!r}")
+        green.sleep(0.02)
+        self.happened.append(f"end {message!r}")
+
+    def receive_image(self, *_: object) -> None: ...
+
+    def sink(self) -> None: ...
+
+    def ended(self) -> None:
+        self.happened.append("ended")
+
+
+def test_one_that_gives_way_while_it_receives_is_still_one_thing_after_the_other(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    slow = Slow()
+    connection = WebSocket(
+        GreenSocket(ends[0]),
+        Limits(1 << 20),
+        bytearray(1 << 16),
+        Unfinished(100_000),
+        ReaderKind(making),
+        close_socket=lambda: None,
+    )
+    connection.start(slow)
+    half = client_frame(BINARY, bytes(1 << 20))[:60_000]
+    ends[1].sendall(client_frame(TEXT, b"one") + client_frame(TEXT, b"two") + half)
+    green.sleep(0.2)
+    assert slow.happened == ["begin 'one'", "end 'one'", "begin 'two'", "end 'two'", "ended"]

@@ -6,6 +6,7 @@ handler waits is handled behind it; and whenever and however a client goes, it l
 
 import http.client
 import itertools
+import os
 import socket
 import struct
 import time
@@ -22,10 +23,11 @@ from readers import READERS
 from security.processes import cpu_sec
 
 PROTOCOLS = pytest.mark.parametrize("protocol", [3, 4])
+CI: Final = bool(os.environ.get("CI"))
 MAX_BYTES: Final = 300_000
-PING_INTERVAL_SEC, PING_TIMEOUT_SEC = 0.3, 0.4
+PING_INTERVAL_SEC, PING_TIMEOUT_SEC = 0.2, 0.3
 #: So long a login takes on the slow server.
-LOGIN_SEC: Final = 0.3
+LOGIN_SEC: Final = 0.2
 OPTIONS: Final[dict[str, Any]] = {"settings": {"rate": 0.0, "max_frame_bytes": MAX_BYTES}}
 
 
@@ -97,8 +99,10 @@ def test_a_frame_in_many_pieces_wakes_the_server_a_few_times(server: AppProcess,
 
 
 @PROTOCOLS
-@pytest.mark.parametrize("size", [2_000, 3_000, 60_000, 70_000, 200_000, MAX_BYTES + 1])
-@pytest.mark.parametrize("missing", [1, 1_000, 2_047, 2_048, 2_049, 0.5])
+@pytest.mark.parametrize(
+    "size", [2_000, 3_000, 60_000, 70_000, 200_000, MAX_BYTES + 1] if CI else [70_000, MAX_BYTES + 1]
+)
+@pytest.mark.parametrize("missing", [1, 1_000, 2_047, 2_048, 2_049, 0.5] if CI else [1, 2_047, 2_049, 0.5])
 def test_the_rest_of_a_frame_may_come_in_drips(server: AppProcess, protocol: int, size: int, missing: float) -> None:
     image = image_of(size) if size <= MAX_BYTES else bytes(size)
     with Client(server, protocol) as client:
@@ -201,8 +205,7 @@ def test_what_comes_while_a_login_is_checked_is_handled_behind_it_in_its_order(s
                 answers.append(content[2:].partition(b"[")[0])
         later = [b"%d" % number for number in range(150, 180) for _ in range(2)]
         assert answers == [b"%d" % number for number in range(100, 150)] + later + [b"180", b"181"]
-        published = [frame[2] for frame in slow.ask("account")["published"]] if client.close() is None else []
-        assert len(published) == 80
+    assert len(slow.ask("account")["published"]) == 80
 
 
 @PROTOCOLS
@@ -211,7 +214,7 @@ def test_a_message_cut_by_a_login_that_is_checked_is_read_on(slow: AppProcess, p
     with Client(slow, protocol, "cut", log_in=False) as client:
         client.send_raw(b"".join(client.says.joined))
         frames = [client.says.image(image_of(30_000), 1), client.says.image(bytes(MAX_BYTES + 1), 2)]
-        for number, (frame, cut) in enumerate([(f, c) for f in frames for c in (3, 20, 5_000)]):
+        for number, (frame, cut) in enumerate([(f, c) for f in frames for c in (20, 5_000)]):
             client.send_raw(client.says.text(f'2["authenticate","cut-{number % 2}","x","in"]') + frame[:cut])
             time.sleep(0.02)
             if number % 3:
@@ -363,7 +366,7 @@ NOBODY_TO_END: Final = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("settled", [True, False], ids=["", "at once"])
+@pytest.mark.parametrize("settled", [True, False] if CI else [True], ids=["", "at once"] if CI else [""])
 @pytest.mark.parametrize("end", ENDS)
 def test_whenever_and_however_a_client_goes_it_leaves_nothing(server: AppProcess, end: str, settled: bool) -> None:
     assert_nothing_is_left(server, PHASES, end, settled)
