@@ -40,6 +40,7 @@ format: $(VENV)/.installed-dev  ## bring the code into the common form
 	@$(BIN)/ruff format .
 
 clean:  ## remove everything that the other verbs made
+	rm -f src/compiled/*.so
 	rm -rf $(VENV) .peers .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov
 	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
