@@ -64,7 +64,7 @@ SMALL_REST_BYTES: Final = 2048
 #: And at most so many are waited for: the socket must have room for them.
 MAX_WAKE_BYTES: Final = 64 * 1024
 #: Of refused images so many receives are made in one turn: nothing of them is copied, and each takes two.
-RECEIVES_OF_REFUSED: Final = 8
+RECEIVES_OF_REFUSED: Final = 32
 #: What waits for a slow reader is sent in so many pieces at once.
 BUFFERS_A_SEND: Final = 64
 

@@ -7,11 +7,12 @@ lengths, takes bare LF, continued lines and a length beside chunks, so every che
 same, at twice the cost.)
 """
 
+import email.utils
 import socket
 import time
 import urllib.parse
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from eventlet import wsgi
 
@@ -37,6 +38,9 @@ class Connection(wsgi.HttpProtocol):  # type: ignore[misc]
         taken_over: the socket belongs to the application now, as it called `environ["http1.take_over"]`, and its
             request will not be answered here. It got the green socket, and what closes it when all is over.
     """
+
+    #: Of eventlet.wsgi: an application's headers are sent as it writes them.
+    capitalize_response_headers = False
 
     def __init__(
         self,
@@ -103,7 +107,7 @@ class Connection(wsgi.HttpProtocol):  # type: ignore[misc]
         def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
             if ("Connection", "close") in headers:
                 self.close_connection = True
-            return start_response(status, headers, *error)
+            return start_response(status, [*headers, ("Date", date.now())], *error)
 
         result = self.server.app(environ, start)
         if self.command == "HEAD" and not self.taken_over:
@@ -202,6 +206,27 @@ class Connection(wsgi.HttpProtocol):  # type: ignore[misc]
             elif name != "content-type" and "_" not in name:
                 environ["HTTP_" + name.replace("-", "_").upper()] = value
         return environ
+
+
+class HttpDate:
+    """The time as answers tell it (RFC 9110, section 5.6.7).
+
+    Written once a second, for that takes as long as to write the rest of an answer's head.
+    """
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._text = ""
+
+    def now(self) -> str:
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self._text = email.utils.formatdate(second, usegmt=True)
+        return self._text
+
+
+date: Final = HttpDate()
 
 
 class ErrorLog:
