@@ -393,6 +393,15 @@ def test_after_a_refused_image_and_after_a_large_one_little_is_received_beside_t
     assert_same(one, other)
 
 
+def test_the_rest_of_an_image_has_room_whatever_came_before_it() -> None:
+    """Little is received beside it, and not of it: over TLS it would come 512 bytes at a time."""
+    for fed in both(Setup(max_bytes=1_000_000, scratch_bytes=1 << 19)):
+        fed.feed(ANNOUNCEMENT + client_frame(BINARY, bytes(300_000)))
+        fed.feed((ANNOUNCEMENT + client_frame(BINARY, bytes(400_000)))[:1000])
+        assert fed.reader.missing > 300_000
+        assert len(fed.reader.buffers()[0]) >= fed.reader.missing
+
+
 @pytest.mark.parametrize("count", [-1, (1 << 16) + 1, 1 << 62, 1 << 70, "1", None])
 def test_counts_that_cannot_be_are_refused(count: Any) -> None:
     one = reader_for()
@@ -488,12 +497,15 @@ def test_nothing_is_left_of_a_thousand_readers_whatever_they_were_doing() -> Non
     tracemalloc.start()
     try:
         one_round(0)
-        gc.collect()
-        before = tracemalloc.get_traced_memory()[0]
-        for seed in range(1000):
-            one_round(seed)
-        gc.collect()
-        assert tracemalloc.get_traced_memory()[0] - before < 20_000
+        growths = []
+        for _ in range(2):  # what is left behind once, by whatever else this process does, is none of theirs
+            gc.collect()
+            before = tracemalloc.get_traced_memory()[0]
+            for seed in range(1000):
+                one_round(seed)
+            gc.collect()
+            growths.append(tracemalloc.get_traced_memory()[0] - before)
+        assert min(growths) < 20_000, growths
     finally:
         tracemalloc.stop()
 
