@@ -443,3 +443,29 @@ def test_one_that_gives_way_while_it_receives_is_still_one_thing_after_the_other
     ends[1].sendall(client_frame(TEXT, b"one") + client_frame(TEXT, b"two") + half)
     green.sleep(0.2)
     assert slow.happened == ["begin 'one'", "end 'one'", "begin 'two'", "end 'two'", "ended"]
+
+
+def test_refused_images_go_by_several_in_a_turn_and_not_without_end(ends: tuple[socket.socket, socket.socket]) -> None:
+    refused = client_frame(TEXT, ANNOUNCEMENTS.plain) + client_frame(BINARY, bytes(2003))  # the sink's rule
+
+    class Refusing(Slow):
+        def sink(self) -> Sink:  # type: ignore[override]
+            return Sink()
+
+        def receive_image(self, *_: object) -> None:
+            self.happened.append("refused")
+
+    handler = Refusing()
+    kind = ReaderKind(making, ANNOUNCEMENTS)
+    green_end = GreenSocket(ends[0])
+    connection = WebSocket(green_end, Limits(LIMIT), bytearray(1 << 16), reader_kind=kind, close_socket=lambda: None)
+    ends[1].setblocking(False)
+    ends[1].sendall(refused * 60)
+    connection.start(handler)
+    connection._receive()
+    at_once = (1 << 16) // len(refused)
+    assert at_once + 5 < len(handler.happened) <= at_once + 1 + websocket.RECEIVES_OF_REFUSED < 70
+    before = len(handler.happened)
+    green.sleep(0.1)
+    assert before < len(handler.happened) == 60
+    connection.abort()
