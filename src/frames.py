@@ -128,10 +128,11 @@ class ImageCheck:
         read_jpeg: reads headers faster, where there is something that does.
     """
 
-    __slots__ = ("_head", "_info", "_limits", "_needed", "_read_jpeg")
+    __slots__ = ("_head", "_info", "_limits", "_max_bytes", "_needed", "_read_jpeg")
 
     def __init__(self, limits: Limits, read_jpeg: ReadJpeg | None = None) -> None:
         self._limits = limits
+        self._max_bytes = limits.max_frame_bytes
         self._read_jpeg = read_jpeg
         self._head = b""  # of the last image
         self._info = ImageInfo("", 0, 0)
@@ -139,14 +140,15 @@ class ImageCheck:
 
     def __call__(self, image: bytes | bytearray | memoryview) -> ImageInfo:
         if (
-            self._needed <= len(image) <= self._limits.max_frame_bytes
-            and image[: len(self._head)] == self._head
-            and image[-2:] == _JPEG_EOI
+            self._needed <= len(image) <= self._max_bytes
+            and isinstance(image, bytes)
+            and image.startswith(self._head)
+            and image.endswith(_JPEG_EOI)
         ):
             return self._info
         if self._read_jpeg is not None and isinstance(image, bytes):
             size = self._read_jpeg(image)
-            if size is not None and size == self._info[1:] and len(image) <= self._limits.max_frame_bytes:
+            if size is not None and size == self._info[1:] and len(image) <= self._max_bytes:
                 return self._info
         self._needed = sys.maxsize
         info = check_image(image, self._limits)

@@ -700,7 +700,8 @@ room_in_scratch(const Reader *self, size_t *start)
     const size_t room = scratch_bytes(self) - *start;
     if (self->wary || self->last_image_bytes > LARGE_IMAGE_BYTES)
         return MIN(room, FEW_BYTES);
-    return self->last_image_bytes > 0 ? room : MIN(room, FIRST_BUFFER_BYTES);
+    /* The product is a size_t, as the image was not large. */
+    return MIN(room, MAX(FIRST_BUFFER_BYTES, FRAMES_PER_TURN * self->last_image_bytes));
 }
 
 /* -- receiving */

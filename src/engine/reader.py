@@ -225,7 +225,9 @@ class MessageReader:
         """The part of the scratch to receive into, from `start` on."""
         if self._wary or self._last_image_bytes > LARGE_IMAGE_BYTES:
             return self._scratch[start : start + FEW_BYTES]
-        return self._scratch[start:] if self._last_image_bytes else self._scratch[start : start + FIRST_BUFFER_BYTES]
+        # As much as one turn acts on: what came beyond that would have to be kept aside.
+        size = max(FIRST_BUFFER_BYTES, FRAMES_PER_TURN * self._last_image_bytes)
+        return self._scratch[start : start + size]
 
     def received(self, count: int) -> list[Message]:
         """Take note of bytes received into `buffers()`; returns the messages that they complete, control frames among

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 import frames
 from engine import reader as python_reader
-from engine.reader import FIRST_BUFFER_BYTES, IMAGE, REFUSED, MessageReader, WebSocketError
+from engine.reader import FIRST_BUFFER_BYTES, FRAMES_PER_TURN, IMAGE, REFUSED, MessageReader, WebSocketError
 from engine.readers import NotCompiled, choose
 from engine.transport import PlainTransport
 from frames import Limits, check_image
@@ -400,6 +400,14 @@ def test_the_rest_of_an_image_has_room_whatever_came_before_it() -> None:
         fed.feed((ANNOUNCEMENT + client_frame(BINARY, bytes(400_000)))[:1000])
         assert fed.reader.missing > 300_000
         assert len(fed.reader.buffers()[0]) >= fed.reader.missing
+
+
+@pytest.mark.parametrize("size", [1_500, 5_000])
+def test_of_small_images_no_more_is_received_than_a_turn_acts_on(size: int) -> None:
+    """The rest would have to be kept aside, and a third of the time would go into that."""
+    for fed in both(Setup(max_bytes=1_000_000, scratch_bytes=1 << 19)):
+        fed.feed(ANNOUNCEMENT + client_frame(BINARY, bytes(size)))
+        assert len(fed.reader.buffers()[0]) == max(FIRST_BUFFER_BYTES, FRAMES_PER_TURN * size) < 1 << 19
 
 
 @pytest.mark.parametrize("count", [-1, (1 << 16) + 1, 1 << 62, 1 << 70, "1", None])
