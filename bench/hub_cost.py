@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from client_sim.load_images import jpeg
 from frames import ImageCheck, Limits, check_image
-from hub import FrameHub, Policy, Result, Stream
+from hub import FrameHub, Policy, Rates, Result, Stream
 
 BOUND_US: Final = 1.0
 SUBSCRIBERS: Final = (0, 1, 4)
@@ -33,6 +33,8 @@ class NoSender:
 
     def rate(self, rate_hz: float) -> None: ...
 
+    def error(self, code: str, message: str) -> None: ...
+
     def close(self, reason: str) -> None: ...
 
 
@@ -41,7 +43,7 @@ def stream_with(subscribers: int, policy: Policy) -> Stream:
     for number in range(subscribers):
         hub.subscribe(f"consumer {number}", policy=policy, max_frames=8)
     # A limit, so that it is looked at, and one that is never reached, so that no frame is refused.
-    return hub.open_stream("Alice", "Alice", "socketio", NoSender(), Limits(), rate_hz=1e9)
+    return hub.open_stream("Alice", "Alice", "socketio", NoSender(), Limits(), Rates(1e9, 5.0))
 
 
 def offer_all(stream: Stream, frames: int) -> Callable[[], None]:

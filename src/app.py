@@ -1,8 +1,9 @@
 """The parts and who feeds whom. Read this first, and see the whole.
 
-engine (Socket.IO) ─► SocketioGateway ─► Door ─► Stream ─► FrameHub ─► Display (a child process)
-                                           │                      └──► the site: API, metrics
-                                         auth
+engine (Socket.IO) ─► SocketioGateway ─► Door ─► Stream ─► FrameHub ─► Display    (a child process)
+                            ▲              │       │               ├──► Processing (child processes) ─┐
+                            │            auth      │               └──► the site: API, metrics        │
+                            └───── results, rate ──┴◄───────────────────── results ◄──────────────────┘
 """
 
 import logging
@@ -28,6 +29,8 @@ from hub import FrameHub
 from ingest.door import Door, LocalStreamNames
 from ingest.socketio_gateway import IMAGE_EVENT, SocketioGateway
 from metrics import Metrics, Reading
+from processing.runner import CannotProcess, Processing, usable_cores
+from rate import Rates
 from serving import CannotListen, HttpServer, raise_file_limit
 from settings import Settings, read_settings
 from stopping import StopRequest
@@ -62,7 +65,13 @@ class App:
         self.authenticator = Authenticator(self.users, Guard(), offload, Once)
         self.sessions = Sessions(secrets.token_bytes(32), self.users, offload)
         self.door = Door(
-            self.hub, self.authenticator, self.sessions, LocalStreamNames(), settings.limits, settings.rate
+            self.hub,
+            self.authenticator,
+            self.sessions,
+            LocalStreamNames(),
+            settings.limits,
+            Rates(settings.rate, settings.idle_rate),
+            dict(settings.user_rate),
         )
         self.engine = Server(
             max_http_buffer_size=settings.max_frame_bytes * 7 // 5 + MESSAGE_OVERHEAD_BYTES,
@@ -73,6 +82,18 @@ class App:
         self.children = Children()
         self.display = (
             Display(self.hub, self.children, settings.limits, settings.display_plain) if settings.display else None
+        )
+        self.processing = (
+            Processing(
+                self.hub,
+                self.children,
+                settings.process,
+                settings.process_workers or max(1, usable_cores() - 1),
+                settings.limits,
+                settings.process_memory,
+            )
+            if settings.process
+            else None
         )
         self.metrics = Metrics(self.hub, self._readings)
         self.wsgi = socketio.WSGIApp(
@@ -92,6 +113,7 @@ class App:
 
         Raises:
             NoScreen: windows are wanted, and there is nowhere to show them.
+            CannotProcess: a plug-in cannot be loaded.
             CannotListen: the address is taken, or not ours.
         """
         if self.users is not None:
@@ -101,6 +123,8 @@ class App:
         logger.info("frames are read by the %s reader", self.reader.name)
         if self.display is not None:
             self.display.start()
+        if self.processing is not None:
+            self.processing.start()
         self._http = HttpServer(self.settings.ip, self.settings.port, self.wsgi, self._max_connections())
         self._http.start()
         return self._http.url
@@ -108,6 +132,8 @@ class App:
     def stop(self) -> None:
         """Tell the clients, and end the connections and the children, side by side; also of a start that was given up
         half-way."""
+        if self.processing is not None:
+            self.processing.stop()
         children_end = spawn(self.children.stop)
         self.engine.eio.disconnect()
         if self._http is not None:
@@ -171,6 +197,8 @@ class App:
         yield Reading(
             "handler_errors_total", "Events that the server failed to handle.", self.engine.handler_errors, {}
         )
+        if self.processing is not None:
+            yield from self._plugin_readings(self.processing)
         for child in self.children:
             which = {"child": child.name}
             yield Reading("child_frames_sent_total", "Frames that a child process was given.", child.sent, which)
@@ -178,6 +206,20 @@ class App:
                 "child_frames_lost_total", "Frames that a child had in hand when it ended.", child.lost, which
             )
             yield Reading("child_restarts_total", "How often a child process was started again.", child.restarts, which)
+
+    def _plugin_readings(self, processing: Processing) -> Iterable[Reading]:
+        for name, totals in processing.totals().items():
+            which = {"plugin": name}
+            yield Reading("plugin_seconds_total", "How long a plug-in has worked.", totals.seconds, which)
+            waiting = totals.waiting + totals.in_hand
+            yield Reading("plugin_frames_waiting", "Frames that a plug-in has yet to do.", waiting, which)
+            for end in ("done", "failed", "lost", "dropped"):
+                yield Reading(
+                    "plugin_frames_total",
+                    "Frames for a plug-in, by what became of them.",
+                    getattr(totals, end),
+                    which | {"end": end},
+                )
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -214,7 +256,7 @@ def main(arguments: Sequence[str]) -> int:
         app.stop()
     if trouble is None or stop.came:  # trouble that comes with the signal: it was sent to the children as well
         return 0
-    if not isinstance(trouble, (NoScreen, CannotListen, NotCompiled, UsersError)):
+    if not isinstance(trouble, (NoScreen, CannotListen, CannotProcess, NotCompiled, UsersError)):
         raise trouble
     _say(f"ImageServer.py: {trouble}", sys.stderr)
     return 2

@@ -1,31 +1,50 @@
 """The middle of the way of a frame: gateways open streams and offer images, consumers subscribe and take frames.
+Results and the wanted rate go the other way.
 
-Rule 1. `offer`, `publish`, `take` and everything a `Sender` does never wait, take no lock and switch no greenlet.
+Rule 1. `offer`, `publish`, `take`, `answer` and everything a `Sender` does never wait, take no lock and switch no
+        greenlet.
 Rule 2. The hub knows neither gateways nor consumers: a gateway gives a `Sender` with its stream, a consumer sets
         `ready`.
-Rule 3. A subscription is the buffer. It is bounded, it says what it drops when it is full, and it counts:
-        published = taken + dropped + waiting, at any moment.
-Rule 4. `Ended(stream)` comes after the stream's last frame, to everybody who subscribed to it, and is not dropped,
-        unless a consumer takes nothing any more: beyond `ENDED_WAITING_MAX` ends the oldest goes with its frames.
+Rule 3. A subscription is the buffer, bounded and counted; its own rules are in subscriptions.py and results.py.
+Rule 4. What is wanted of a stream is worked out when a wish, a subscription or a cap changes, never for a frame.
 """
 
 import itertools
 import time
+import weakref
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from enum import Enum
+from collections.abc import Callable, Iterable
+from types import EllipsisType
 from typing import Any, Final, NamedTuple, Protocol
 
+import green
 from frames import Frame, ImageCheck, InvalidFrame, Limits, ReadJpeg, too_many_bytes
-from rate import RateMeter, TokenBucket
+from rate import CallLater, RateMeter, Rates, TokenBucket, WantedRate
+from results import MAX_RESULT_BYTES, MAX_RESULTS, Result, ResultSubscription
+from subscriptions import (
+    ENDED_WAITING_MAX,
+    Ended,
+    LatestSubscription,
+    Order,
+    Policy,
+    QueueSubscription,
+    Subscription,
+    WindowSubscription,
+)
+
+__all__ = [
+    "ENDED_WAITING_MAX", "Ended", "Frame", "FrameHub", "Policy", "Rates", "Refusal", "Result", "ResultSubscription",
+    "Sender", "Stream", "Subscription", "Totals",
+]  # fmt: skip
 
 #: Ended streams stay listed this long, so that a page can say that a camera has gone, and not merely miss it.
 ENDED_LISTED_SEC: Final = 600.0
 #: At most so many of them: a client that logs in and out all day must not fill the memory with its past.
 ENDED_LISTED_MAX: Final = 1_000
-#: So many ended streams may wait in a subscription. A consumer that takes anything is never that far behind; one that
-#: is being restarted for days must not keep the last frame of everybody who ever came.
-ENDED_WAITING_MAX: Final = 1_000
+#: Of an ended stream, larger results are not kept: it is listed for minutes, and a picture takes as much as a frame.
+KEPT_RESULT_BYTES: Final = 64 * 1024
+#: The caps of so many streams' wanted rates are remembered while they are not there; then the oldest is forgotten.
+CAPS_MAX: Final = 1_000
 
 
 class Refusal(NamedTuple):
@@ -35,24 +54,11 @@ class Refusal(NamedTuple):
     message: str
 
 
-class Ended(NamedTuple):
-    """The last thing that a subscription hands out of a stream."""
-
-    stream: "Stream"
-
-
-class Result(NamedTuple):
-    """What a plug-in says of a frame: `value` is JSON data, or an image as bytes."""
-
-    frame: Frame
-    plugin: str
-    value: Any
-
-
 class Sender(Protocol):
     """The way back to the client, given by the gateway that opens a stream.
 
-    It never waits, and it dies with the connection: afterwards its calls do nothing.
+    It never waits, and it dies with the connection: afterwards its calls do nothing. Weak references to it must be
+    possible: after its stream's end it is not kept.
     """
 
     def result(self, result: Result) -> None:
@@ -60,6 +66,9 @@ class Sender(Protocol):
 
     def rate(self, rate_hz: float) -> None:
         """Tell the client the rate that the server wants."""
+
+    def error(self, code: str, message: str) -> None:
+        """Tell the client what went wrong with its frames; code as in docs/protocol.md."""
 
     def close(self, reason: str) -> None:
         """End the connection; the reason goes to the log."""
@@ -77,12 +86,15 @@ class Stream:
         latest: the newest frame accepted, None before the first and after the end.
         refused: frames refused, by code.
         dropped: frames that consumers had no room for, by consumer.
+        results: what plug-ins have said last, by plug-in.
+        limit_hz: frames a second that it may send, with one second's worth at once; 0 for no limit.
+        wanted_hz: how many the server would like; advice. None for as many as there are.
     """
 
     __slots__ = (
-        "_admitted_at", "_bucket", "_check", "_clock", "_hub", "_max_bytes", "_meter", "_sender", "_subscriptions",
-        "bytes", "dropped", "ended_at", "frames", "id", "info", "latest", "latest_at", "name", "opened_at", "refused",
-        "seq", "user", "via",
+        "_admitted_at", "_bucket", "_check", "_clock", "_former_sender", "_hub", "_max_bytes", "_meter", "_sender",
+        "_subscriptions", "_wanted", "bytes", "dropped", "ended_at", "frames", "id", "info", "latest", "latest_at",
+        "limit_hz", "name", "opened_at", "refused", "results", "seq", "user", "via", "wanted_hz",
     )  # fmt: skip
 
     def __init__(
@@ -93,19 +105,20 @@ class Stream:
         via: str,
         sender: Sender,
         limits: Limits,
-        rate_hz: float,
-        seq: int = 0,
+        rates: Rates,
+        cap_hz: float | None,
+        seq: int,
     ) -> None:
         self._hub = hub
         self._clock = hub.clock
         now = self._clock()
         self._sender: Sender | None = sender
+        self._former_sender: Callable[[], Sender | None] = _no_sender
         self._check = ImageCheck(limits, hub.read_jpeg)
         self._max_bytes = limits.max_frame_bytes
         self._admitted_at = now  # the image that is being received
-        self._bucket = TokenBucket(rate_hz, now)
+        self._bucket = TokenBucket(rates.limit_hz, now)
         self._meter = RateMeter(now)
-        self._subscriptions: tuple[Subscription, ...] = ()
         self.id = next(hub.ids)
         self.name = name
         self.user = user
@@ -120,6 +133,12 @@ class Stream:
         self.bytes = 0
         self.refused: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
+        self.results: dict[str, Result] = {}
+        self.limit_hz = rates.limit_hz
+        self.wanted_hz: float | None = None
+        self._subscriptions = tuple(subscription for subscription in hub.subscriptions() if subscription.wants(self))
+        self._wanted = WantedRate(rates, cap_hz, self._wishes(), hub.clock, hub.call_later, self._want, sender.rate)
+        self.wanted_hz = self._wanted.hz
 
     def offer(self, image: bytes | bytearray | memoryview, reply_to: object = None) -> Refusal | None:
         """Number an image, check it, and publish it as a frame.
@@ -174,9 +193,27 @@ class Stream:
         return refusal
 
     def answer(self, result: Result) -> None:
-        """Send a plug-in's result back to where its frame came from."""
-        if self._sender is not None:
-            self._sender.result(result)
+        """Send a plug-in's result to where its frame came from, and to who subscribed to results; keep the last one.
+
+        Also after the end: a plug-in may have something to say of the last frames, or of the whole stream.
+        """
+        if self.ended_at is None or result.size <= KEPT_RESULT_BYTES:
+            self.results[result.plugin] = result
+        sender = self._sender or self._former_sender()
+        if sender is not None:
+            sender.result(result)
+        self._hub.publish_result(result)
+
+    def complain(self, code: str, message: str) -> None:
+        """Tell the client what went wrong with its frames, if it is still there; code as in docs/protocol.md."""
+        sender = self._sender or self._former_sender()
+        if sender is not None:
+            sender.error(code, message)
+
+    def cap(self, hz: float | None) -> None:
+        """Want no more than that, also when the camera comes back under this name; None removes the cap."""
+        self._hub.remember_cap(self.name, hz)
+        self._wanted.cap(hz)
 
     def disconnect(self, reason: str) -> None:
         """End the connection that the stream comes over, and the stream with it."""
@@ -188,7 +225,13 @@ class Stream:
         if self.ended_at is None:
             self.ended_at = time.time()
             self.latest = None
+            self._wanted.stop()
+            if self._sender is not None:
+                self._former_sender = weakref.ref(self._sender)
             self._sender = None  # the stream stays listed, and its connection shall not
+            self.results = {
+                plugin: result for plugin, result in self.results.items() if result.size <= KEPT_RESULT_BYTES
+            }
             self._hub.remove(self)
             for subscription in self._subscriptions:
                 subscription.put_ended(self)
@@ -199,271 +242,34 @@ class Stream:
         return self.ended_at is None
 
     @property
-    def wanted_hz(self) -> float | None:
-        """The rate that the server wants of this stream in Hz; None when it has no wish."""
-        return self._bucket.rate_hz or None
-
-    @property
     def rate_hz(self) -> float:
         """Accepted frames a second, lately."""
         return self._meter.rate_hz(self._clock()) if self.ended_at is None else 0.0
 
-    def attach(self, subscription: "Subscription") -> None:
+    def attach(self, subscription: Subscription) -> None:
         self._subscriptions = (*self._subscriptions, subscription)
+        self.reckon_wishes()
 
-    def detach(self, subscription: "Subscription") -> None:
+    def detach(self, subscription: Subscription) -> None:
         self._subscriptions = tuple(other for other in self._subscriptions if other is not subscription)
+        self.reckon_wishes()
+
+    def feeds(self, subscription: Subscription) -> bool:
+        return subscription in self._subscriptions
+
+    def reckon_wishes(self) -> None:
+        """Called when a subscription's wish has changed."""
+        self._wanted.wishes(self._wishes())
+
+    def _wishes(self) -> list[float | None]:
+        return [subscription.wish_hz for subscription in self._subscriptions]
+
+    def _want(self, hz: float | None) -> None:
+        self.wanted_hz = hz
 
 
-class Policy(Enum):
-    """What a subscription keeps of a stream when its consumer is slower than the frames come."""
-
-    LATEST = "latest"
-    """The newest frame of each stream: windows, walls, plug-ins."""
-
-    QUEUE = "queue"
-    """All frames in order, up to a bound, then the oldest go: recorders, plug-ins that want windows of frames."""
-
-
-class Subscription:
-    """What a consumer has yet to take: the buffer between the hub and one consumer.
-
-    Attributes:
-        consumer: whose it is, as counted in `Stream.dropped` and shown in the metrics.
-        ready: called when the subscription turns from empty to not empty; it may not wait.
-        published, taken, dropped: frames since the beginning.
-    """
-
-    def __init__(self, hub: "FrameHub", consumer: str, names: frozenset[str] | None, rate_hz: float | None) -> None:
-        self._hub = hub
-        self._names = names
-        self._interval_sec = 1 / rate_hz if rate_hz else 0.0
-        self._due: dict[Stream, float] = {}
-        self._ended: dict[Stream, None] = {}  # streams that have ended and whose end was not taken, oldest first
-        self.consumer = consumer
-        self.rate_hz = rate_hz
-        self.ready: Callable[[], object] = _nobody_waits
-        self.published = 0
-        self.taken = 0
-        self.dropped = 0
-
-    def wants(self, stream: Stream) -> bool:
-        return self._names is None or stream.name in self._names
-
-    def put(self, stream: Stream, frame: Frame) -> None:
-        """Called by the stream, in the course of `offer`."""
-        raise NotImplementedError
-
-    def put_ended(self, stream: Stream) -> None:
-        """Called by the stream, once, after its last frame."""
-        was_empty = next(self._turns(), None) is None
-        self._ended[stream] = None
-        self._add_turn(stream)
-        if len(self._ended) > ENDED_WAITING_MAX:
-            self._forget(next(iter(self._ended)))
-        if was_empty:
-            self.ready()
-
-    def take(self, now: float | None = None) -> Frame | Ended | None:
-        """The next frame or end of a stream, streams in turn; None when there is nothing, or nothing due yet.
-
-        With `rate_hz`, frames of a stream are handed out at least 1/rate_hz seconds apart; an end is handed out at
-        once.
-        """
-        if not self._interval_sec:
-            stream = next(self._turns(), None)
-        else:
-            now = self._hub.clock() if now is None else now
-            stream = next((stream for stream in self._turns() if self._due_at(stream) <= now), None)
-        if stream is None:
-            return None
-        item = self._next_of(stream)
-        if isinstance(item, Ended):
-            self._due.pop(stream, None)
-            return item
-        self.taken += 1
-        if self._interval_sec:
-            assert now is not None
-            self._due[stream] = now + self._interval_sec
-        return item
-
-    def due_in(self, now: float | None = None) -> float | None:
-        """Seconds until `take` has something to give; None when nothing waits."""
-        due_at = min((self._due_at(stream) for stream in self._turns()), default=None)
-        return None if due_at is None else max(0.0, due_at - (self._hub.clock() if now is None else now))
-
-    def close(self) -> None:
-        """Take nothing more; what waits counts as dropped. Harmless when it is closed."""
-        self._hub.unsubscribe(self)
-        for stream in list(self._turns()):
-            self._forget(stream)
-
-    @property
-    def waiting(self) -> int:
-        """Frames that wait to be taken."""
-        raise NotImplementedError
-
-    def _due_at(self, stream: Stream) -> float:
-        return self._due.get(stream, 0.0) if self._has_frame(stream) else 0.0
-
-    def _turns(self) -> Iterator[Stream]:
-        """The streams that have something waiting, the one whose turn it is first."""
-        raise NotImplementedError
-
-    def _has_frame(self, stream: Stream) -> bool:
-        raise NotImplementedError
-
-    def _next_of(self, stream: Stream) -> Frame | Ended:
-        """Remove the next thing of this stream; if more waits, its next turn comes after the other streams'."""
-        raise NotImplementedError
-
-    def _add_turn(self, stream: Stream) -> None:
-        """Give a stream that has ended a turn, if it has none."""
-        raise NotImplementedError
-
-    def _remove_frames(self, stream: Stream) -> int:
-        """Take away a stream's turn and the frames that wait in it; returns how many there were."""
-        raise NotImplementedError
-
-    def _forget(self, stream: Stream) -> None:
-        for _ in range(self._remove_frames(stream)):
-            self._count_dropped(stream)
-        self._due.pop(stream, None)
-        self._ended.pop(stream, None)
-
-    def _count_dropped(self, stream: Stream) -> None:
-        self.dropped += 1
-        stream.dropped[self.consumer] += 1
-
-
-def _nobody_waits() -> None:
-    """`ready` of a subscription whose consumer only looks when it likes to."""
-
-
-class LatestSubscription(Subscription):
-    """One slot a stream; a newer frame takes the place, and the turn, of one that was not taken."""
-
-    def __init__(self, hub: "FrameHub", consumer: str, names: frozenset[str] | None, rate_hz: float | None) -> None:
-        super().__init__(hub, consumer, names, rate_hz)
-        self._slots: dict[Stream, Frame | None] = {}  # None: the stream has ended, and its last frame was taken
-
-    def put(self, stream: Stream, frame: Frame) -> None:
-        self.published += 1
-        slots = self._slots
-        if stream in slots:
-            slots[stream] = frame
-            self.dropped += 1
-            stream.dropped[self.consumer] += 1
-        else:
-            slots[stream] = frame
-            if len(slots) == 1:
-                self.ready()
-
-    @property
-    def waiting(self) -> int:
-        return sum(frame is not None for frame in self._slots.values())
-
-    def _turns(self) -> Iterator[Stream]:
-        return iter(self._slots)
-
-    def _has_frame(self, stream: Stream) -> bool:
-        return self._slots[stream] is not None
-
-    def _next_of(self, stream: Stream) -> Frame | Ended:
-        frame = self._slots.pop(stream)
-        if frame is None:
-            del self._ended[stream]
-            return Ended(stream)
-        if stream in self._ended:
-            self._slots[stream] = None
-        return frame
-
-    def _add_turn(self, stream: Stream) -> None:
-        self._slots.setdefault(stream, None)
-
-    def _remove_frames(self, stream: Stream) -> int:
-        return int(self._slots.pop(stream) is not None)
-
-
-class QueueSubscription(Subscription):
-    """Frames in order, at most `max_frames` a stream and `max_bytes` in all.
-
-    When a stream has too many, its oldest goes; when all together are too large, the oldest of the stream that holds
-    the most bytes: who overflows pays, and a quiet camera keeps its frames beside one that floods.
-    """
-
-    def __init__(
-        self,
-        hub: "FrameHub",
-        consumer: str,
-        names: frozenset[str] | None,
-        rate_hz: float | None,
-        max_frames: int,
-        max_bytes: int,
-    ) -> None:
-        super().__init__(hub, consumer, names, rate_hz)
-        self._max_frames = max_frames
-        self._max_bytes = max_bytes
-        self._queues: dict[Stream, deque[Frame]] = {}
-        self._bytes_of: Counter[Stream] = Counter()
-        self._bytes = 0
-
-    def put(self, stream: Stream, frame: Frame) -> None:
-        self.published += 1
-        was_empty = not self._queues
-        queue = self._queues.get(stream)
-        if queue is None:
-            queue = self._queues[stream] = deque()
-        queue.append(frame)
-        self._bytes += len(frame.image)
-        self._bytes_of[stream] += len(frame.image)
-        if len(queue) > self._max_frames:
-            self._drop_oldest(stream)
-        while self._bytes > self._max_bytes and self.waiting > 1:
-            self._drop_oldest(max(self._bytes_of, key=self._bytes_of.__getitem__))
-        if was_empty:
-            self.ready()
-
-    @property
-    def waiting(self) -> int:
-        return self.published - self.taken - self.dropped
-
-    def _turns(self) -> Iterator[Stream]:
-        return iter(self._queues)
-
-    def _has_frame(self, stream: Stream) -> bool:
-        return bool(self._queues[stream])
-
-    def _next_of(self, stream: Stream) -> Frame | Ended:
-        queue = self._queues.pop(stream)
-        if not queue:
-            del self._ended[stream]
-            return Ended(stream)
-        frame = queue.popleft()
-        self._forget_bytes(stream, frame)
-        if queue or stream in self._ended:
-            self._queues[stream] = queue
-        return frame
-
-    def _drop_oldest(self, stream: Stream) -> None:
-        queue = self._queues[stream]
-        self._forget_bytes(stream, queue.popleft())
-        self._count_dropped(stream)
-        if not queue and stream not in self._ended:
-            del self._queues[stream]
-
-    def _forget_bytes(self, stream: Stream, frame: Frame) -> None:
-        self._bytes -= len(frame.image)
-        self._bytes_of[stream] -= len(frame.image)
-        if not self._bytes_of[stream]:
-            del self._bytes_of[stream]
-
-    def _add_turn(self, stream: Stream) -> None:
-        self._queues.setdefault(stream, deque())
-
-    def _remove_frames(self, stream: Stream) -> int:
-        self._bytes -= self._bytes_of.pop(stream, 0)
-        return len(self._queues.pop(stream))
+def _no_sender() -> None:
+    """The former sender of a stream that has not ended."""
 
 
 class Totals(NamedTuple):
@@ -482,26 +288,32 @@ class FrameHub:
     Args:
         clock: seconds that never go back; given by tests.
         read_jpeg: as for `ImageCheck`.
+        call_later: for what is told later; given by tests.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, read_jpeg: ReadJpeg | None = None) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        read_jpeg: ReadJpeg | None = None,
+        call_later: CallLater = green.call_later,
+    ) -> None:
         self.clock = clock
+        self.call_later = call_later
         self.read_jpeg = read_jpeg
         self.ids = itertools.count(1)
         self._live: dict[int, Stream] = {}
         self._ended: deque[Stream] = deque()
         self._past = Totals(0, 0, 0, Counter(), Counter())
         self._subscriptions: list[Subscription] = []
+        self._result_subscriptions: list[ResultSubscription] = []
+        self._caps: dict[str, float] = {}  # by stream name, the oldest first
 
     def open_stream(
-        self, name: str, user: str, via: str, sender: Sender, limits: Limits, rate_hz: float, seq: int = 0
+        self, name: str, user: str, via: str, sender: Sender, limits: Limits, rates: Rates, seq: int = 0
     ) -> Stream:
         """Begin a stream; whoever subscribed to its name or to all gets its frames. Only the door calls this."""
-        stream = Stream(self, name, user, via, sender, limits, rate_hz, seq)
+        stream = Stream(self, name, user, via, sender, limits, rates, self._caps.get(name), seq)
         self._live[stream.id] = stream
-        for subscription in self._subscriptions:
-            if subscription.wants(stream):
-                stream.attach(subscription)
         return stream
 
     def subscribe(
@@ -513,6 +325,9 @@ class FrameHub:
         max_frames: int = 100,
         max_bytes: int = 64 << 20,
         rate_hz: float | None = None,
+        wish_hz: float | EllipsisType | None = ...,
+        wants: Callable[[Stream], bool] | None = None,
+        window: int = 0,
     ) -> Subscription:
         """Get the frames of streams, by name, also of those that do not exist yet.
 
@@ -521,13 +336,26 @@ class FrameHub:
             max_frames, max_bytes: bounds of `QUEUE`: frames of one stream, bytes in all. `LATEST` holds one frame a
                 stream.
             rate_hz: hand out at most so many frames a second of each stream.
+            wish_hz: how many the clients are asked for: None for as many as there are, 0 for none on behalf of this
+                consumer; `rate_hz` unless it is given. See `Subscription.wish`.
+            wants: a further condition, asked once for each stream.
+            window: frames are taken in windows of so many, see `WindowSubscription`; for `QUEUE` only.
+
+        Raises:
+            ValueError: the bound is less than two windows, or windows are wanted of `LATEST`.
         """
-        wanted = None if names == "*" else frozenset([names] if isinstance(names, str) else names)
+        if window and policy is not Policy.QUEUE:
+            raise ValueError(f"windows of {window} frames and {policy}, expected {Policy.QUEUE}")
+        order = Order(
+            consumer, _name_set(names), rate_hz or None, (rate_hz or None) if wish_hz is ... else wish_hz, wants
+        )
         subscription: Subscription
         if policy is Policy.LATEST:
-            subscription = LatestSubscription(self, consumer, wanted, rate_hz)
+            subscription = LatestSubscription(self, order)
+        elif window:
+            subscription = WindowSubscription(self, order, max_frames, max_bytes, window)
         else:
-            subscription = QueueSubscription(self, consumer, wanted, rate_hz, max_frames, max_bytes)
+            subscription = QueueSubscription(self, order, max_frames, max_bytes)
         self._subscriptions.append(subscription)
         for stream in self._live.values():
             if subscription.wants(stream):
@@ -540,6 +368,51 @@ class FrameHub:
             self._subscriptions.remove(subscription)
             for stream in self._live.values():
                 stream.detach(subscription)
+
+    def wish_changed(self, subscription: Subscription) -> None:
+        """Called by `Subscription.wish`."""
+        for stream in self._live.values():
+            if stream.feeds(subscription):
+                stream.reckon_wishes()
+
+    def subscribe_results(
+        self,
+        consumer: str,
+        names: str | Iterable[str] = "*",
+        max_results: int = MAX_RESULTS,
+        max_bytes: int = MAX_RESULT_BYTES,
+    ) -> ResultSubscription:
+        """Get what plug-ins say of streams, by name, also of those that do not exist yet.
+
+        Args:
+            names: stream names, or `*` for all.
+            max_results, max_bytes: when more wait, the oldest go.
+        """
+        subscription = ResultSubscription(consumer, _name_set(names), max_results, max_bytes, self._unsubscribe_results)
+        self._result_subscriptions.append(subscription)
+        return subscription
+
+    def publish_result(self, result: Result) -> None:
+        """Called by `Stream.answer`."""
+        wanting = [
+            subscription for subscription in self._result_subscriptions if subscription.wants(result.stream.name)
+        ]
+        if wanting:
+            size = result.size
+            for subscription in wanting:
+                subscription.put(result, size)
+
+    def _unsubscribe_results(self, subscription: ResultSubscription) -> None:
+        if subscription in self._result_subscriptions:
+            self._result_subscriptions.remove(subscription)
+
+    def remember_cap(self, name: str, hz: float | None) -> None:
+        """Called by `Stream.cap`."""
+        self._caps.pop(name, None)
+        if hz is not None:
+            self._caps[name] = hz
+            if len(self._caps) > CAPS_MAX:
+                del self._caps[next(iter(self._caps))]
 
     def remove(self, stream: Stream) -> None:
         """Called by `Stream.end`."""
@@ -558,6 +431,9 @@ class FrameHub:
     def subscriptions(self) -> list[Subscription]:
         return list(self._subscriptions)
 
+    def result_subscriptions(self) -> list[ResultSubscription]:
+        return list(self._result_subscriptions)
+
     def totals(self) -> Totals:
         """What all streams have counted since the start."""
         return _sum(self._past, [*self._ended, *self._live.values()])
@@ -566,6 +442,11 @@ class FrameHub:
         oldest = time.time() - ENDED_LISTED_SEC
         while self._ended and (len(self._ended) > ENDED_LISTED_MAX or (self._ended[0].ended_at or 0.0) < oldest):
             self._past = _sum(self._past, [self._ended.popleft()])
+
+
+def _name_set(names: str | Iterable[str]) -> frozenset[str] | None:
+    """None for all."""
+    return None if names == "*" else frozenset([names] if isinstance(names, str) else names)
 
 
 def _sum(totals: Totals, streams: list[Stream]) -> Totals:

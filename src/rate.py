@@ -1,5 +1,9 @@
-"""How often: a bucket that says which frames come too fast, a meter that says how fast they come, gates for what is
-said."""
+"""How often: a bucket that says which frames come too fast, a meter that says how fast they come, how many are wanted,
+gates for what is said."""
+
+from collections.abc import Callable, Iterable
+from math import inf
+from typing import Final, NamedTuple
 
 
 class TokenBucket:
@@ -107,3 +111,147 @@ class InSum:
             return None
         unwritten, self._unwritten = self._unwritten, 0
         return f" (lines left out before: {unwritten})" if unwritten else ""
+
+
+class Rates(NamedTuple):
+    """How many frames a second a stream may and shall send.
+
+    Args:
+        limit_hz: the set rate: what exceeds it is refused; 0 for no limit.
+        idle_hz: what is wanted while nobody wishes for frames; 0 for none.
+    """
+
+    limit_hz: float
+    idle_hz: float
+
+
+#: The wanted rate falls when it has been too high for so long: a page that is loaded again, or a child that is started
+#: again, is back within that time, and the cameras need not know.
+LOWER_AFTER_SEC: Final = 5.0
+#: A client is told of the wanted rate no more often: it cannot do anything with more, and messages cost more than
+#: frames.
+TOLD_EVERY_SEC: Final = 1.0
+#: What is told to a client that may send as fast as it can, after it had been told of less: a number has to be told,
+#: and no camera is faster than that.
+NO_LIMIT_HZ: Final = 1_000.0
+
+#: Calls a function after so many seconds; returns what cancels it. Such as green.call_later.
+CallLater = Callable[[float, Callable[[], object]], Callable[[], None]]
+
+
+class WantedRate:
+    """How many frames a second the server would like of a stream: the largest wish, within the limit and the cap.
+
+    A larger wish counts at once. A smaller one counts when there was no larger one for `LOWER_AFTER_SEC`; a limit and a
+    cap are orders, and count at once. What changes is told, at most every `TOLD_EVERY_SEC`, the newest always in the
+    end.
+
+    Args:
+        cap_hz: more than that is not wanted, whatever the wishes are; None for no cap.
+        wishes: Hz each; None is as many as there are, 0 is no wish at all.
+        changed: called with each change of `hz`.
+        tell: called with what the client is to be told; the first value is told by whoever makes this.
+
+    Attributes:
+        hz: the wanted rate; None for as many as there are.
+    """
+
+    __slots__ = (
+        "_aim", "_call_later", "_cancel_lower", "_cancel_tell", "_cap", "_changed", "_clock", "_highest", "_idle",
+        "_limit", "_tell", "_told", "_told_at", "_wish", "hz",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        rates: Rates,
+        cap_hz: float | None,
+        wishes: Iterable[float | None],
+        clock: Callable[[], float],
+        call_later: CallLater,
+        changed: Callable[[float | None], object],
+        tell: Callable[[float], object],
+    ) -> None:
+        self._clock = clock
+        self._call_later = call_later
+        self._changed = changed
+        self._tell: Callable[[float], object] | None = tell
+        self._limit = rates.limit_hz or inf
+        self._idle = rates.idle_hz
+        self._cap = _or_endless(cap_hz)
+        self._aim = self._wish = self._highest = self._largest(wishes)
+        self._cancel_lower: Callable[[], None] | None = None
+        self._cancel_tell: Callable[[], None] | None = None
+        self.hz = self._now_wanted()
+        self._told = self.hz
+        self._told_at = -inf
+
+    def wishes(self, wishes: Iterable[float | None]) -> None:
+        """These are the wishes from now on."""
+        aim = self._aim = self._largest(wishes)
+        if aim >= self._wish:
+            self._stop_lowering()
+            self._wish = aim
+            self._update()
+        elif self._cancel_lower is None:
+            self._lower_later()
+        elif aim > self._highest:
+            self._highest = aim
+
+    def cap(self, hz: float | None) -> None:
+        """More than that is not wanted from now on; None removes the cap."""
+        self._cap = _or_endless(hz)
+        self._update()
+
+    def stop(self) -> None:
+        """Follow the wishes no more, and tell nothing more."""
+        self._tell = None
+        self._stop_lowering()
+        if self._cancel_tell is not None:
+            self._cancel_tell()
+            self._cancel_tell = None
+
+    def _largest(self, wishes: Iterable[float | None]) -> float:
+        return max((_or_endless(hz) for hz in wishes if hz != 0), default=self._idle)
+
+    def _now_wanted(self) -> float | None:
+        hz = float(min(self._limit, self._cap, self._wish))
+        return None if hz == inf else hz
+
+    def _lower_later(self) -> None:
+        self._highest = self._aim
+        self._cancel_lower = self._call_later(LOWER_AFTER_SEC, self._lower)
+
+    def _lower(self) -> None:
+        self._cancel_lower = None
+        self._wish = self._highest  # the largest wish of the time that is over
+        if self._aim < self._wish:
+            self._lower_later()
+        self._update()
+
+    def _stop_lowering(self) -> None:
+        if self._cancel_lower is not None:
+            self._cancel_lower()
+            self._cancel_lower = None
+
+    def _update(self) -> None:
+        hz = self._now_wanted()
+        if hz != self.hz:
+            self.hz = hz
+            self._changed(hz)
+            if self._tell is not None and self._cancel_tell is None:
+                early_sec = self._told_at + TOLD_EVERY_SEC - self._clock()
+                if early_sec <= 0:
+                    self._tell_now()
+                else:
+                    self._cancel_tell = self._call_later(early_sec, self._tell_now)
+
+    def _tell_now(self) -> None:
+        self._cancel_tell = None
+        if self._tell is not None and self.hz != self._told:
+            self._told = self.hz
+            self._told_at = self._clock()
+            self._tell(NO_LIMIT_HZ if self.hz is None else self.hz)
+
+
+def _or_endless(hz: float | None) -> float:
+    return inf if hz is None else hz

@@ -47,6 +47,8 @@ MAX_SLOTS: Final = 1024
 #: The longest answer of a child: a thumbnail or a plug-in's result. It is held in memory until it is whole.
 MAX_ANSWER_BYTES: Final = 1 << 20
 _RECEIVE_BYTES: Final = 1 << 16
+#: Then others have their turn, however much a child has to say.
+_RECEIVES_A_TURN: Final = 32
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -226,7 +228,7 @@ class Ring:
             BrokenRing: it sent nonsense.
         """
         answers: list[Answer] = []
-        while True:
+        for _ in range(_RECEIVES_A_TURN):
             try:
                 data = self._socket.recv(_RECEIVE_BYTES)
             except BlockingIOError:
@@ -246,7 +248,8 @@ class Ring:
                     self.free.append(item)
                     self.returned += 1
             if len(data) < _RECEIVE_BYTES:
-                return answers
+                break
+        return answers
 
     @property
     def owed(self) -> tuple[int, int] | None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from math import inf
 from typing import Any, Final, Literal, NamedTuple
 
 import configargparse
@@ -36,6 +37,8 @@ def _at_least(lowest: float, kind: type) -> Any:
         value = kind(text)
         if not value >= lowest:  # also refuses NaN
             raise configargparse.ArgumentTypeError(f"{text} is less than {lowest:g}")
+        if value == inf:
+            raise configargparse.ArgumentTypeError(f"{text} is not finite")
         return value
 
     convert.__name__ = "number" if kind is float else "whole number"
@@ -48,9 +51,28 @@ def _port(text: str) -> int:
     return int(text)
 
 
+_rate_hz: Final = _at_least(0, float)
+
+
+def _user_rate(text: str) -> tuple[str, float]:
+    user, equals, hz = text.rpartition("=")
+    if not user or not equals:
+        raise configargparse.ArgumentTypeError(f"{text!r}, expected USER=HZ")
+    try:
+        return user, _rate_hz(hz)
+    except ValueError:
+        raise configargparse.ArgumentTypeError(f"{text!r}, expected USER=HZ with a number") from None
+
+
 def _reader(text: str) -> str:
     if text not in ("auto", "python", "compiled"):
         raise configargparse.ArgumentTypeError(f"{text!r} is not a reader, expected auto, python or compiled")
+    return text
+
+
+def _plugin(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", text):
+        raise configargparse.ArgumentTypeError(f"{text!r} is not a plug-in, expected MODULE:NAME")
     return text
 
 
@@ -67,7 +89,15 @@ OPTIONS: Final = (
     ),
     Option(
         "rate", 60.0, "most frames a second of a stream, 0 for no limit",
-        "above any camera's rate, below a flood", "HZ", ("-r",), _at_least(0, float),
+        "above any camera's rate, below a flood", "HZ", ("-r",), _rate_hz,
+    ),
+    Option(
+        "idle-rate", 5.0, "frames a second wanted of a stream while nobody wishes for any, 0 for none",
+        "above the phone app's 3", "HZ", (), _rate_hz,
+    ),
+    Option(
+        "user-rate", [], "a user's own limit in place of --rate, as Alice=10, 0 for none; repeatable",
+        "all users are alike", "USER=HZ", (), _user_rate, True,
     ),
     Option(
         "users", None, "accounts: an htpasswd file or a database URL (default: in memory, demo accounts)",
@@ -90,6 +120,18 @@ OPTIONS: Final = (
         "the compiled one is the faster, and is not there where nobody could compile it", "READER", (), _reader,
     ),
     Option(
+        "process", [], "a plug-in to give the frames to, as MODULE:NAME; repeatable", "none is needed to show frames",
+        "MODULE:NAME", (), _plugin, True,
+    ),
+    Option(
+        "process-workers", None, "processes that run the plug-ins (default: a core each, less one)",
+        "the server has a core for itself", "N", (), _at_least(1, int),
+    ),
+    Option(
+        "process-memory", 2 << 30, "most memory of such a process, in bytes",
+        "a model of a gigabyte fits, and a leak ends before the machine swaps", "BYTES", (), _at_least(64 << 20, int),
+    ),
+    Option(
         "origins", [], "an origin, as https://example.org, whose pages may connect; repeatable",
         "only pages of this server may", "ORIGIN", (), str, True,
     ),
@@ -105,11 +147,16 @@ class Settings(NamedTuple):
     display: bool = False
     display_plain: bool = False
     rate: float = 60.0
+    idle_rate: float = 5.0
+    user_rate: tuple[tuple[str, float], ...] = ()
     users: str | None = None
     max_frame_bytes: int = 8 << 20
     max_pixels: int = 50_000_000
     max_connections: int | None = None
     reader: Literal["auto", "python", "compiled"] = "auto"
+    process: tuple[str, ...] = ()
+    process_workers: int | None = None
+    process_memory: int = 2 << 30
     origins: tuple[str, ...] = ()
 
     @property

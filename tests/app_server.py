@@ -13,7 +13,10 @@
 
 GET /test/account: what has been counted, and published since the last time; GET /test/left: what is there of clients;
 GET /test/address: its URL, and the scheme of the request; GET /test/kick?user=: it tells that user to leave (`*` stands
-for anything); GET /test/fill?user=&count=&size=: it sends the user something. And what `TestServer` has more.
+for anything); GET /test/fill?user=&count=&size=: it sends the user something; GET /test/result?stream=&value=, with the
+value in JSON, or picture= in hexadecimal: a plug-in says that of the stream's newest frame;
+GET /test/complain?stream=&message=: one fails; GET /test/wish?hz=: frames are wished for (`null` for all). And what
+`TestServer` has more.
 """
 
 import green
@@ -39,7 +42,7 @@ import ingest.socketio_gateway as gateway  # noqa: E402
 import serving  # noqa: E402
 from app import App  # noqa: E402
 from engine.websocket import WebSocket  # noqa: E402
-from hub import Frame, Policy  # noqa: E402
+from hub import Frame, Policy, Result, Stream  # noqa: E402
 from rate import OncePerSecond  # noqa: E402
 from serving import HttpServer  # noqa: E402
 from settings import Settings  # noqa: E402
@@ -207,6 +210,23 @@ class TestServer:
         for stream in self.app.hub.live_streams():
             if fnmatch.fnmatchcase(stream.user, user):
                 stream.disconnect("a test wants it")
+
+    def result(self, stream: str, value: str = "null", picture: str = "", plugin: str = "test") -> None:
+        source = self._newest(stream)
+        frame = source.latest
+        seq, reply_to, received_at = (frame.seq, frame.reply_to, frame.received_at) if frame else (0, None, 1000.0)
+        said = bytes.fromhex(picture) or json.loads(value)
+        source.answer(Result(source, seq, plugin, said, reply_to, received_at, received_at + 0.25))
+
+    def complain(self, stream: str, message: str) -> None:
+        self._newest(stream).complain("processing_failed", message)
+
+    def wish(self, hz: str) -> None:
+        self.published.wish(json.loads(hz))
+
+    def _newest(self, name: str) -> Stream:
+        """The live stream of that name, else the one that ended last."""
+        return [stream for stream in self.app.hub.listed_streams() if stream.name == name][-1]
 
     def fill(self, user: str, count: str, size: str) -> None:
         for connection in list(self.app.gateway._connections.values()):

@@ -131,6 +131,7 @@ class NoClient:
 
     def result(self, result: object) -> None: ...
     def rate(self, rate_hz: float) -> None: ...
+    def error(self, code: str, message: str) -> None: ...
     def close(self, reason: str) -> None: ...
 
 
@@ -139,7 +140,7 @@ def serve(behaviour: str, options: dict[str, Any]) -> int:
     from children import Child, ChildFailed, Children, Payload
     from display.display import Display, NoScreen
     from frames import Frame, Limits
-    from hub import Ended, FrameHub, Policy, Stream
+    from hub import Ended, FrameHub, Policy, Rates, Stream
     from ring import FrameHeader
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -184,7 +185,7 @@ def serve(behaviour: str, options: dict[str, Any]) -> int:
         if name := command.get("open"):
             pictures[name] = base64.b64decode(command["image"]), command["rate_hz"]
             if name not in streams:
-                streams[name] = hub.open_stream(name, name, "socketio", NoClient(), Limits(), 0)
+                streams[name] = hub.open_stream(name, name, "socketio", NoClient(), Limits(), Rates(0, 5))
                 green.spawn(offer_all, name)
         elif name := command.get("end"):
             streams.pop(name).end()

@@ -4,8 +4,7 @@ import threading
 from types import TracebackType
 from typing import Any
 
-import socketio
-
+from client_sim.protocol4 import InOrderClient
 from running import until
 
 
@@ -25,7 +24,7 @@ class Phone:
     ) -> None:
         self.events: list[tuple[str, tuple[Any, ...]]] = []
         self.disconnected = threading.Event()
-        self.client = socketio.Client(reconnection=False)
+        self.client = InOrderClient(reconnection=False)
         self.client.on("*", lambda name, *arguments: self.events.append((name, arguments)))
         self.client.on("disconnect", lambda _reason: self.disconnected.set())
         self.client.connect(url, transports=transports, auth=auth, headers=headers or {}, retry=False)

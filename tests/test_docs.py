@@ -44,7 +44,7 @@ def test_every_code_of_a_refusal_is_in_the_protocol() -> None:
 
 
 def test_every_address_of_the_site_is_in_the_protocol() -> None:
-    addresses = {found for text in SOURCES.values() for found in re.findall(r'@site\.(?:get|post)\("([^"]+)"', text)}
+    addresses = {found for text in SOURCES.values() for found in re.findall(r'@site\.[a-z]+\("([^"]+)"', text)}
     assert "/healthz" in addresses
     assert {address for address in addresses if address not in PROTOCOL} == set()
 

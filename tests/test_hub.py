@@ -1,7 +1,10 @@
-"""What subscriptions keep, drop, count and hand out, and in which order."""
+"""What streams take and subscriptions keep, drop, count and hand out, in which order, and what comes back."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from itertools import pairwise
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -9,40 +12,35 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from frames import Frame, Limits
-from hub import ENDED_LISTED_MAX, ENDED_WAITING_MAX, Ended, FrameHub, Policy, Refusal, Result, Stream, Subscription
+from frames import Frame
+from hub import (
+    CAPS_MAX,
+    ENDED_LISTED_MAX,
+    ENDED_WAITING_MAX,
+    KEPT_RESULT_BYTES,
+    Ended,
+    FrameHub,
+    Policy,
+    Refusal,
+    Stream,
+    Subscription,
+)
 from pictures import padded, picture
-
-JPEG = picture(".jpg", 8, 8)
-SIZE = 1000
-IMAGE = padded(JPEG, SIZE)
-LIMITS = Limits(max_frame_bytes=5000, max_pixels=1000)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Recorder:
-    """A `Sender` that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.results: list[Result] = []
-        self.rates: list[float] = []
-        self.closed: list[str] = []
-
-    def result(self, result: Result) -> None:
-        self.results.append(result)
-
-    def rate(self, rate_hz: float) -> None:
-        self.rates.append(rate_hz)
-
-    def close(self, reason: str) -> None:
-        self.closed.append(reason)
+from rate import LOWER_AFTER_SEC, NO_LIMIT_HZ
+from streams import (
+    IDLE_HZ,
+    IMAGE,
+    JPEG,
+    SIZE,
+    Clock,
+    Recorder,
+    counts,
+    make_hub,
+    make_result,
+    offer,
+    open_stream,
+    taken,
+)
 
 
 @pytest.fixture
@@ -52,28 +50,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def hub(clock: Clock) -> FrameHub:
-    return FrameHub(clock)
-
-
-def open_stream(hub: FrameHub, name: str = "Alice", rate_hz: float = 0, **more: Any) -> Stream:
-    return hub.open_stream(name, name, "socketio", more.pop("sender", Recorder()), LIMITS, rate_hz, **more)
-
-
-def offer(stream: Stream, count: int = 1, image: bytes = IMAGE) -> None:
-    for _ in range(count):
-        assert stream.offer(image) is None
-
-
-def taken(subscription: Subscription, now: float | None = None) -> list[tuple[str, int | str]]:
-    """Everything that can be taken now: stream names with numbers of frames, or "ended"."""
-    items: list[tuple[str, int | str]] = []
-    while (item := subscription.take(now)) is not None:
-        items.append((item.stream.name, "ended" if isinstance(item, Ended) else item.seq))
-    return items
-
-
-def counts(subscription: Subscription) -> tuple[int, int, int, int]:
-    return subscription.published, subscription.taken, subscription.dropped, subscription.waiting
+    return make_hub(clock)
 
 
 class Bell:
@@ -155,8 +132,7 @@ def test_more_than_the_rate_is_refused_before_anything_is_looked_at(hub: FrameHu
     offer(stream)
     assert stream.refused == {"rate": 1}
     assert (stream.seq, stream.frames) == (7, 6)
-    assert stream.wanted_hz == 5
-    assert open_stream(hub, "Bob").wanted_hz is None
+    assert stream.limit_hz == 5
 
 
 def test_an_ended_stream_takes_nothing(hub: FrameHub) -> None:
@@ -178,19 +154,198 @@ def test_numbers_go_on_where_the_connection_left_off(hub: FrameHub) -> None:
     assert stream.seq == 42
 
 
-def test_results_and_orders_go_to_the_sender_while_the_stream_lives(hub: FrameHub) -> None:
+def test_orders_go_to_the_sender_while_the_stream_lives(hub: FrameHub) -> None:
     sender = Recorder()
     stream = open_stream(hub, sender=sender)
-    offer(stream)
-    assert stream.latest is not None
-    result = Result(stream.latest, "faces", {"faces": 2})
-    stream.answer(result)
     stream.disconnect("told to")
     stream.end()
-    stream.answer(result)
     stream.disconnect("again")
-    assert sender.results == [result]
     assert sender.closed == ["told to"]
+
+
+# -- what comes back
+
+
+def test_a_result_goes_to_the_sender_and_to_who_subscribed_and_the_last_one_is_kept(hub: FrameHub) -> None:
+    sender, other = Recorder(), Recorder()
+    stream, bob = open_stream(hub, sender=sender), open_stream(hub, "Bob", sender=other)
+    everything, of_bob = hub.subscribe_results("log"), hub.subscribe_results("page", "Bob")
+    results = [make_result(stream, {"faces": number}, seq=number) for number in (1, 2)]
+    for result in [*results, movement := make_result(stream, {"moved": 1}, "motion")]:
+        stream.answer(result)
+    assert sender.results == [*results, movement]
+    assert other.results == []
+    assert stream.results == {"faces": results[1], "motion": movement}
+    assert [everything.take() for _ in range(4)] == [*results, movement, None]
+    assert of_bob.take() is None
+    assert bob.results == {}
+
+
+def test_a_result_holds_no_frame(hub: FrameHub) -> None:
+    """What was found in a frame must not keep the frame in memory."""
+    stream = open_stream(hub)
+    offer(stream)
+    stream.answer(make_result(stream))
+    image = stream.latest
+    stream.end()
+    gc.collect()
+    assert image is not None
+    assert [type(holder) for holder in gc.get_referrers(image) if not isinstance(holder, FrameType)] == []
+
+
+def test_a_result_comes_to_its_sender_after_the_streams_end_as_long_as_that_is_there(hub: FrameHub) -> None:
+    """A connection that has logged in as somebody else gets what plug-ins had yet to say."""
+    sender = Recorder()
+    stream = open_stream(hub, sender=sender)
+    subscription = hub.subscribe_results("log")
+    stream.end()
+    result = make_result(stream)
+    stream.answer(result)
+    stream.complain("processing_failed", "it broke")
+    assert sender.results == [result]
+    assert sender.errors == [("processing_failed", "it broke")]
+    gone = weakref.ref(sender)
+    del sender
+    assert gone() is None, "an ended stream does not keep its connection"
+    stream.answer(result)
+    stream.complain("processing_failed", "it broke again")
+    assert counts(subscription) == (2, 0, 0, 2)
+
+
+def test_a_stream_keeps_its_sender_while_it_lives(hub: FrameHub) -> None:
+    sender = Recorder()
+    stream = open_stream(hub, sender=sender)
+    there = weakref.ref(sender)
+    del sender
+    stream.complain("processing_failed", "it broke")
+    kept = there()
+    assert kept is not None
+    assert kept.errors == [("processing_failed", "it broke")]
+
+
+def test_an_ended_stream_keeps_small_results_only(hub: FrameHub) -> None:
+    stream = open_stream(hub)
+    small, large = "x" * (KEPT_RESULT_BYTES - 2), bytes(KEPT_RESULT_BYTES + 1)  # 2 quotes
+    stream.answer(make_result(stream, small, "small"))
+    stream.answer(make_result(stream, large, "large"))
+    stream.answer(make_result(stream, small + "x", "larger"))
+    assert stream.results.keys() == {"small", "large", "larger"}
+    stream.end()
+    assert stream.results.keys() == {"small"}
+    stream.answer(make_result(stream, large, "late and large"))
+    stream.answer(make_result(stream, "the end", "finish", seq=0))
+    assert stream.results.keys() == {"small", "finish"}
+
+
+# -- how many frames are wanted
+
+
+def test_nobody_wishes_for_frames_and_the_idle_rate_is_wanted(hub: FrameHub) -> None:
+    assert open_stream(hub, rate_hz=60).wanted_hz == IDLE_HZ
+    assert open_stream(hub, rate_hz=2).wanted_hz == 2, "no more than the limit"
+    hub.subscribe("thumbnails", wish_hz=0)
+    assert open_stream(hub, rate_hz=60).wanted_hz == IDLE_HZ, "it has no wish"
+
+
+@pytest.mark.parametrize("limit_hz", [0, 60])
+def test_a_consumer_without_a_rate_wishes_for_all_frames(hub: FrameHub, limit_hz: float) -> None:
+    hub.subscribe("recorder")
+    hub.subscribe("display", rate_hz=30)
+    assert open_stream(hub, rate_hz=limit_hz).wanted_hz == (limit_hz or None)
+
+
+def test_the_largest_wish_rules_of_those_who_get_the_stream(hub: FrameHub) -> None:
+    stream = open_stream(hub, rate_hz=60)
+    hub.subscribe("slow", rate_hz=10)
+    assert stream.wanted_hz == 10
+    hub.subscribe("modest", rate_hz=50, wish_hz=20)
+    assert stream.wanted_hz == 20
+    hub.subscribe("of somebody else", "Bob", rate_hz=40)
+    hub.subscribe("not of this one", wants=lambda stream: False)
+    assert stream.wanted_hz == 20
+    hub.subscribe("eager", rate_hz=1, wish_hz=None)
+    assert stream.wanted_hz == 60
+
+
+def test_a_wish_that_rises_counts_at_once_and_one_that_falls_after_a_while(hub: FrameHub, clock: Clock) -> None:
+    sender = Recorder()
+    stream = open_stream(hub, rate_hz=60, sender=sender)
+    other = open_stream(hub, "Bob", rate_hz=60)
+    subscription = hub.subscribe("plug-in", "Alice", rate_hz=30)
+    assert (stream.wanted_hz, other.wanted_hz) == (30, IDLE_HZ)
+    subscription.wish(12)
+    assert subscription.wish_hz == 12
+    clock.go_on(LOWER_AFTER_SEC - 0.1)
+    assert stream.wanted_hz == 30
+    clock.go_on(0.2)
+    assert stream.wanted_hz == 12
+    subscription.wish(None)
+    assert stream.wanted_hz == 60
+    subscription.close()
+    clock.go_on(LOWER_AFTER_SEC + 0.1)
+    assert stream.wanted_hz == IDLE_HZ
+    clock.go_on(2)
+    assert sender.rates == [30, 12, 60, IDLE_HZ]
+    assert other.wanted_hz == IDLE_HZ
+
+
+def test_a_cap_is_never_exceeded_nor_enforced_and_outlives_the_connection(hub: FrameHub, clock: Clock) -> None:
+    sender = Recorder()
+    stream = open_stream(hub, rate_hz=60, sender=sender)
+    hub.subscribe("recorder")
+    stream.cap(2)
+    assert stream.wanted_hz == 2
+    offer(stream, 30)
+    clock.go_on(2)
+    assert sender.rates == [60, 2], "at the change by the subscription, and by the cap"
+    stream.end()
+    again = open_stream(hub, rate_hz=60)
+    assert again.wanted_hz == 2
+    assert open_stream(hub, "Bob", rate_hz=60).wanted_hz == 60
+    again.cap(None)
+    assert again.wanted_hz == 60
+    assert open_stream(hub, rate_hz=60).wanted_hz == 60
+
+
+def test_a_stream_that_has_ended_can_be_capped_for_the_time_when_it_comes_back(hub: FrameHub, clock: Clock) -> None:
+    sender = Recorder()
+    stream = open_stream(hub, rate_hz=60, sender=sender)
+    stream.end()
+    stream.cap(1)
+    clock.go_on(10)
+    assert (stream.wanted_hz, sender.rates) == (1, [])
+    assert open_stream(hub, rate_hz=60).wanted_hz == 1
+
+
+def test_a_bounded_number_of_caps_is_remembered(hub: FrameHub) -> None:
+    for number in range(CAPS_MAX + 1):
+        stream = open_stream(hub, f"camera{number}", rate_hz=60)
+        stream.cap(1)
+        stream.end()
+    assert open_stream(hub, "camera0").wanted_hz == IDLE_HZ
+    assert open_stream(hub, "camera1").wanted_hz == 1
+
+
+def test_going_to_no_limit_is_told_as_a_number(hub: FrameHub, clock: Clock) -> None:
+    sender = Recorder()
+    stream = open_stream(hub, sender=sender)
+    hub.subscribe("recorder")
+    assert stream.wanted_hz is None
+    assert sender.rates == [NO_LIMIT_HZ]
+
+
+def test_a_stream_that_ends_leaves_no_timer_behind(hub: FrameHub, clock: Clock) -> None:
+    sender = Recorder()
+    stream = open_stream(hub, rate_hz=60, sender=sender)
+    subscription = hub.subscribe("plug-in", rate_hz=10)
+    subscription.wish(20)
+    subscription.wish(7)
+    assert clock.calls == 2, "one to tell of the 20, one to lower it to 7"
+    stream.end()
+    assert clock.calls == 0
+    subscription.wish(50)
+    subscription.close()
+    assert (clock.calls, sender.rates) == (0, [10])
 
 
 # -- policies and bounds
@@ -466,7 +621,7 @@ class Machine(RuleBasedStateMachine):
         self, policy: Policy, max_frames: int, max_bytes: int, rate_hz: float | None, names: str | tuple[str, ...]
     ) -> None:
         self.clock = Clock()
-        self.hub = FrameHub(self.clock)
+        self.hub = make_hub(self.clock)
         self.policy, self.max_frames, self.max_bytes, self.rate_hz, self.names = (
             policy, max_frames, max_bytes, rate_hz, names,
         )  # fmt: skip

@@ -12,9 +12,9 @@ SRC = Path(__file__).resolve().parent.parent / "src"
 #: From the ground up. A module may import what stands on a floor below its own, and nothing beside it.
 FLOORS = (
     ("compiled", "frames", "rate", "ring", "green", "memory", "stopping"),
-    ("settings", "http1"),
+    ("results", "settings", "subscriptions", "http1"),
     ("hub", "engine", "children", "serving", "auth"),
-    ("ingest", "display", "metrics"),
+    ("ingest", "display", "processing", "metrics"),
     ("web",),
     ("app",),
     ("ImageServer", "__main__", "client_sim"),

@@ -1,10 +1,14 @@
-"""The bucket, the meter and the gate, on a clock of their own."""
+"""The bucket, the meter, the gates and the wanted rate, on a clock of their own."""
+
+from itertools import pairwise
+from math import inf
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rate import InSum, OncePerSecond, RateMeter, TokenBucket
+from rate import LOWER_AFTER_SEC, NO_LIMIT_HZ, InSum, OncePerSecond, RateMeter, Rates, TokenBucket, WantedRate
+from streams import Clock
 
 
 @pytest.mark.parametrize("rate_hz", [0.1, 0.5, 1, 5, 60, 250.5])
@@ -109,3 +113,182 @@ def test_ever_new_causes_share_so_many_lines_a_second() -> None:
     written = [lines.count(f"user{number}", number / 100) for number in range(500)]
     assert 100 <= sum(text is not None for text in written) <= 121
     assert "left out before" in str(lines.count("user9999", 9.0))
+
+
+# -- the wanted rate
+
+
+class Wanted:
+    """A wanted rate on a clock of its own, with what it said.
+
+    Attributes:
+        changes: each value since the first, with its time.
+        told: what the client was told, with its time.
+    """
+
+    def __init__(self, rates: Rates, wishes: list[float | None], cap_hz: float | None = None) -> None:
+        self.clock = Clock()
+        self.changes: list[tuple[float, float | None]] = []
+        self.told: list[tuple[float, float]] = []
+        self.rate = WantedRate(
+            rates,
+            cap_hz,
+            wishes,
+            self.clock,
+            self.clock.call_later,
+            lambda hz: self.changes.append((round(self.clock.now - 100, 3), hz)),
+            lambda hz: self.told.append((round(self.clock.now - 100, 3), hz)),
+        )
+
+
+@pytest.mark.parametrize(
+    ("limit", "idle", "cap", "wishes", "wanted"),
+    [
+        (60, 5, None, [], 5),
+        (60, 5, None, [0], 5),
+        (60, 5, None, [0, 30], 30),
+        (60, 5, None, [1], 1),
+        (60, 5, None, [1, None], 60),
+        (60, 5, None, [100], 60),
+        (3, 5, None, [], 3),
+        (60, 0, None, [], 0),
+        (60, 0, None, [0, 2], 2),
+        (0, 5, None, [], 5),
+        (0, 5, None, [30], 30),
+        (0, 5, None, [None], None),
+        (0, 5, 2, [None], 2),
+        (60, 5, 2, [], 2),
+        (60, 5, 0, [None], 0),
+        (60, 5, 100, [None], 60),
+    ],
+)
+def test_the_largest_wish_is_wanted_within_the_limit_and_the_cap(
+    limit: float, idle: float, cap: float | None, wishes: list[float | None], wanted: float | None
+) -> None:
+    rate = Wanted(Rates(limit, idle), wishes, cap).rate
+    assert rate.hz == wanted
+    assert rate.hz is None or isinstance(rate.hz, float)
+
+
+def test_a_wish_that_falls_and_comes_back_changes_nothing() -> None:
+    wanted = Wanted(Rates(60, 5), [30])
+    wanted.rate.wishes([])
+    wanted.clock.go_on(LOWER_AFTER_SEC - 0.1)
+    wanted.rate.wishes([30])
+    wanted.clock.go_on(100)
+    assert (wanted.changes, wanted.told, wanted.clock.calls) == ([], [], 0)
+
+
+def test_the_rate_falls_to_the_largest_wish_of_the_time_before() -> None:
+    wanted = Wanted(Rates(60, 5), [30])
+    wanted.rate.wishes([20])
+    wanted.clock.go_on(2)
+    wanted.rate.wishes([])
+    wanted.clock.go_on(2)
+    wanted.rate.wishes([10])
+    wanted.clock.go_on(2)
+    assert wanted.changes == [(5.0, 20)]
+    wanted.clock.go_on(100)
+    assert wanted.changes == [(5.0, 20), (10.0, 10)]
+
+
+def test_the_rate_falls_no_deeper_than_to_a_wish_that_came_meanwhile() -> None:
+    wanted = Wanted(Rates(60, 5), [30])
+    wanted.rate.wishes([])
+    wanted.clock.go_on(2)
+    wanted.rate.wishes([20])
+    wanted.clock.go_on(100)
+    assert wanted.changes == [(5.0, 20)]
+
+
+def test_a_cap_counts_at_once_both_ways() -> None:
+    wanted = Wanted(Rates(60, 5), [30])
+    wanted.rate.cap(2)
+    wanted.rate.cap(40)
+    wanted.rate.cap(0)
+    wanted.rate.cap(None)
+    assert [hz for _, hz in wanted.changes] == [2, 30, 0, 30]
+    wanted.clock.go_on(100)
+    assert wanted.told == [(0.0, 2), (1.0, 30)]
+
+
+def test_a_client_is_told_once_a_second_at_most_and_of_the_last_value_in_the_end() -> None:
+    wanted = Wanted(Rates(60, 5), [])
+    for number in range(1, 11):
+        wanted.rate.wishes([5 + number])
+        wanted.clock.go_on(0.25)
+    wanted.clock.go_on(100)
+    assert wanted.told == [(0.0, 6), (1.0, 9), (2.0, 13), (3.0, 15)]
+
+
+def test_what_is_taken_back_before_it_is_told_is_not_told() -> None:
+    wanted = Wanted(Rates(60, 5), [])
+    wanted.rate.wishes([10])
+    wanted.rate.wishes([20])
+    wanted.rate.cap(10)
+    wanted.clock.go_on(100)
+    assert wanted.told == [(0.0, 10)]
+
+
+def test_no_limit_is_told_as_more_than_any_camera_has() -> None:
+    wanted = Wanted(Rates(0, 5), [])
+    wanted.rate.wishes([None])
+    wanted.clock.go_on(2)
+    wanted.rate.wishes([])
+    wanted.clock.go_on(10)
+    assert wanted.told == [(0.0, NO_LIMIT_HZ), (7.0, 5)]
+
+
+def test_one_that_was_stopped_says_nothing_more() -> None:
+    wanted = Wanted(Rates(60, 5), [])
+    wanted.rate.wishes([10])
+    wanted.rate.wishes([20])
+    wanted.rate.wishes([7])
+    wanted.rate.stop()
+    assert wanted.clock.calls == 0
+    wanted.rate.cap(1)
+    assert wanted.rate.hz == 1
+    wanted.clock.go_on(100)
+    assert wanted.told == [(0.0, 10)]
+
+
+WISHES = st.lists(st.sampled_from((None, 0, 1, 4, 10, 50)), max_size=3)
+
+
+@given(
+    st.sampled_from((0, 20, 60)),
+    st.sampled_from((0, 5)),
+    st.lists(
+        st.tuples(
+            st.one_of(WISHES, st.sampled_from(("cap 3", "cap 30", "no cap"))),
+            st.sampled_from((0.0, 0.3, 2.0, 4.9, 7.0)),
+        ),
+        max_size=30,
+    ),
+)
+def test_the_rate_is_never_less_than_a_wish_and_no_client_is_told_too_often(
+    limit: float, idle: float, steps: list[tuple[list[float | None] | str, float]]
+) -> None:
+    wanted = Wanted(Rates(limit, idle), [])
+    limit_hz, cap_hz, wish_hz = limit or inf, inf, float(idle)
+    for what, pause in steps:
+        if isinstance(what, str):
+            cap_hz = {"cap 3": 3.0, "cap 30": 30.0, "no cap": inf}[what]
+            wanted.rate.cap(None if cap_hz == inf else cap_hz)
+        else:
+            wanted.rate.wishes(what)
+            wish_hz = max((inf if wish is None else wish for wish in what if wish != 0), default=idle)
+        target = min(limit_hz, cap_hz, wish_hz)
+        for _ in range(round(pause * 10)):
+            hz = inf if wanted.rate.hz is None else wanted.rate.hz
+            assert target <= hz <= min(limit_hz, cap_hz)
+            wanted.clock.go_on(0.1)
+    wanted.clock.go_on(2 * LOWER_AFTER_SEC + 0.1)
+    final = min(limit_hz, cap_hz, wish_hz)
+    assert wanted.rate.hz == (None if final == inf else final)
+    wanted.clock.go_on(1)
+    last = wanted.told[-1][1] if wanted.told else Wanted(Rates(limit, idle), []).rate.hz
+    assert last == (NO_LIMIT_HZ if wanted.rate.hz is None else wanted.rate.hz)
+    assert all(later[0] - sooner[0] >= 0.999 for sooner, later in pairwise(wanted.told))
+    assert all(sooner[1] != later[1] for sooner, later in pairwise(wanted.told))
+    assert wanted.clock.calls == 0

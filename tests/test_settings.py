@@ -52,6 +52,12 @@ def test_the_command_line_beats_the_environment_and_that_beats_the_file(
         (["--rate", "-1"], "-1 is less than 0"),
         (["--rate", "nan"], "nan is less than 0"),
         (["--rate", "fast"], "invalid number value: 'fast'"),
+        (["--rate", "inf"], "inf is not finite"),
+        (["--idle-rate", "-0.5"], "-0.5 is less than 0"),
+        (["--user-rate", "Alice"], "'Alice', expected USER=HZ"),
+        (["--user-rate", "=5"], "'=5', expected USER=HZ"),
+        (["--user-rate", "Alice=fast"], "'Alice=fast', expected USER=HZ with a number"),
+        (["--user-rate", "Alice=-1"], "-1 is less than 0"),
         (["--max-pixels", "0"], "0 is less than 1"),
         (["--record", "x"], "unrecognized arguments: --record"),
         (["--users", "postgresql://me:secret@db/users"], "belongs into IMAGESERVER_USERS"),
@@ -69,6 +75,17 @@ def test_a_wrong_option_is_a_clear_line_and_status_2(
     error = capsys.readouterr().err
     assert says in error.splitlines()[-1]
     assert "secret" not in error
+
+
+def test_users_may_have_rates_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = read_settings(["--user-rate", "Alice=10", "--user-rate", "Bob Smith=0", "--idle-rate", "0"])
+    assert settings.user_rate == (("Alice", 10.0), ("Bob Smith", 0.0))
+    assert settings.idle_rate == 0
+    config = tmp_path / "server.toml"
+    config.write_text('[imageserver]\nuser-rate = ["Alice=2.5", "Bob=7"]\n')
+    assert read_settings(["--config", str(config)]).user_rate == (("Alice", 2.5), ("Bob", 7.0))
+    monkeypatch.setenv("IMAGESERVER_USER_RATE", "[Alice=3, Carol=4]")
+    assert read_settings([]).user_rate == (("Alice", 3.0), ("Carol", 4.0))
 
 
 def test_a_database_url_with_a_password_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,8 +121,9 @@ def _parser() -> argparse.ArgumentParser:
         "after the ack of the former, keeps to the rate that the server asks for, and comes back when it was cut off "
         "(10 times, 5 s apart), as the Android app does.",
         epilog="Ends with status 0 if every client streamed to the end and nothing was refused, 1 if not, and 2 if "
-        "it can't do what was asked for. With several clients all of them log in as --user; the server names their "
-        "streams USER, USER~2, USER~3 and so on.",
+        "it can't do what was asked for. It shows the rate that the server wants and counts the results of its "
+        "plug-ins, too. With several clients all of them log in as --user; the server names their streams USER, "
+        "USER~2, USER~3 and so on.",
     )
     parser.add_argument(
         "--server", type=_server, default="http://127.0.0.1:8080", metavar="URL", help="default: %(default)s"

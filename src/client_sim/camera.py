@@ -65,14 +65,13 @@ class Camera:
         self._delay_sec = delay_sec
         self._reconnect_sec = reconnect_sec
         self._answer_sec = answer_sec
-        self._wanted_hz: float | None = None
         self._inbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
 
     @property
     def interval_sec(self) -> float:
         """From one frame to the next at the least; endless while the server wants none."""
-        rate_hz = self._rate_hz if self._wanted_hz is None else min(self._rate_hz, self._wanted_hz)
+        rate_hz = self._rate_hz if self.figures.wanted_hz is None else min(self._rate_hz, self.figures.wanted_hz)
         return 1 / rate_hz if rate_hz > 0 else float("inf")
 
     def stop(self) -> None:
@@ -117,7 +116,7 @@ class Camera:
         """One connection, from login to its end, which is always an exception."""
         # An inbox for each connection, so that nothing of the former is taken for news of this one.
         self._inbox = queue.SimpleQueue()
-        self._wanted_hz = None
+        self.figures.wanted_hz = None
         if self._stopping.is_set():  # between the two lines above, stop() has told the old inbox
             raise _Stopped
         connection = self._connect(self._inbox.put)
@@ -193,6 +192,8 @@ class Camera:
                 raise ConnectionError(why)
             case Event("setRate", (hz, *_)):
                 self._obey(hz)
+            case Event("result", (_, {"plugin": str(plugin)})):
+                self.figures.results[plugin] += 1
             case Event("serverError", (str(code), *details)):
                 if code not in self.figures.errors:
                     logger.warning("%s: the server says %s: %s", self.name, code, " ".join(map(str, details)))
@@ -201,4 +202,4 @@ class Camera:
 
     def _obey(self, wanted_hz: object) -> None:
         """Take the rate that the server names; an ack that names none says that there is no limit."""
-        self._wanted_hz = float(wanted_hz) if isinstance(wanted_hz, int | float) else None
+        self.figures.wanted_hz = float(wanted_hz) if isinstance(wanted_hz, int | float) else None

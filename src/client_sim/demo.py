@@ -27,6 +27,8 @@ from client_sim.sources import Synthetic, take_image
 
 SOURCES = Path(__file__).resolve().parent.parent
 PORT = 8080
+#: What the server is to find in the frames.
+PLUGIN = "processing.motion:Motion"
 
 #: The server starts within a second or two; a small machine with a screen takes longer.
 START_SEC = 30.0
@@ -98,7 +100,7 @@ def main() -> int:
 def running_server(stopping: Stopping) -> Iterator[tuple["Server", str, bool]]:
     """The server, its address, and whether it shows windows; ended, and its children with it, at the end."""
     windows = "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
-    options = ["--ip", "127.0.0.1", "--port", str(PORT if is_free(PORT) else 0)]
+    options = ["--ip", "127.0.0.1", "--port", str(PORT if is_free(PORT) else 0), "--process", PLUGIN]
     server = Server([*options, "--display"] if windows else options)
     try:
         url = server.wait_until_it_listens(stopping)
@@ -198,11 +200,12 @@ def introduction(url: str, windows: bool) -> str:
     lines += ["", "Look at", ""]
     sights = [
         (f"{url}/api/v1/streams", "what the server knows of each stream"),
+        (f"{url}/api/v1/streams/Alice/result", "what moves in Alice's frames: a plug-in has looked"),
         (f"{url}/metrics", "its counters, for Prometheus"),
     ]
     if windows:
         sights.insert(0, ("the three windows", "the hand goes round once a second, the clock shows each frame's time"))
-    lines += [f"  {where:<40} {what}" for where, what in sights]
+    lines += [f"  {where:<48} {what}" for where, what in sights]
     if not windows:
         lines += [
             "",
@@ -223,7 +226,7 @@ def show_figures(server: Server, url: str, stopping: Stopping) -> None:
             raise DemoError(f"the server has ended by itself:\n{server.last_words()}")
         if time.monotonic() >= due:
             due += every_sec
-            table = figures_table(streams(url))
+            table = figures_table(streams(url), lambda name: newest_results(url, name))
             if in_place and drawn:
                 print(f"\x1b[{drawn}F\x1b[J", end="")
             print("\n".join(table), flush=True)
@@ -232,24 +235,48 @@ def show_figures(server: Server, url: str, stopping: Stopping) -> None:
 
 
 def streams(url: str) -> list[dict[str, Any]]:
-    try:
-        items: list[dict[str, Any]] = requests.get(f"{url}/api/v1/streams", timeout=STOP_SEC).json()["items"]
-    except (requests.RequestException, ValueError, LookupError) as error:
-        raise DemoError(f"the server does not say which streams it has: {error}") from error
+    items: list[dict[str, Any]] = ask(f"{url}/api/v1/streams", "which streams it has").get("items", [])
     return items
 
 
-def figures_table(items: Sequence[dict[str, Any]]) -> list[str]:
-    lines = ["  stream        live  frames/s    frames    received    picture     newest  refused  dropped"]
+def newest_results(url: str, stream: str) -> dict[str, Any]:
+    """The newest result of each plug-in."""
+    return ask(f"{url}/api/v1/streams/{stream}/result", "what its plug-ins found")
+
+
+def ask(address: str, what: str) -> dict[str, Any]:
+    try:
+        answer = requests.get(address, timeout=STOP_SEC)
+        if answer.status_code == requests.codes.not_found:  # it has ended, and is forgotten by now
+            return {}
+        answer.raise_for_status()
+        found: dict[str, Any] = answer.json()
+    except (requests.RequestException, ValueError) as error:
+        raise DemoError(f"the server does not say {what}: {error}") from error
+    return found
+
+
+def figures_table(items: Sequence[dict[str, Any]], results_of: Callable[[str], dict[str, Any]]) -> list[str]:
+    lines = ["  stream        live  frames/s    frames    received    picture     newest  refused  dropped  moves"]
     for item in items:
         size = "x".join(map(str, item["size_wh"])) if item["size_wh"] else "-"
         age = f"{item['age_ms']} ms" if item["age_ms"] is not None else "-"
         lines.append(
             f"  {item['name']:<12} {'yes' if item['live'] else 'no':>5} {item['rate_hz']:>9.1f} {item['frames']:>9}"
             f" {item['bytes'] / 1e6:>8.1f} MB {size:>10} {age:>10} {sum(item['refused'].values()):>8}"
-            f" {sum(item['dropped'].values()):>8}"
+            f" {sum(item['dropped'].values()):>8}  {what_moves(results_of(item['name']))}"
         )
     return lines
+
+
+def what_moves(results: dict[str, Any]) -> str:
+    """The largest box of the motion plug-in's newest result."""
+    found = results.get("motion", {}).get("result") or {}
+    boxes = found.get("boxes", [])
+    if not boxes:
+        return "-"
+    x, y, width, height = boxes[0]
+    return f"{width}x{height} at {x},{y}"
 
 
 def is_free(port: int) -> bool:

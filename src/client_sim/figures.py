@@ -40,6 +40,8 @@ class Figures:
         refused: frames that the server would not have, by its reason.
         errors: `serverError` events by code, and why a camera gave up.
         unanswered: frames whose ack was still missing when their connection was lost.
+        results: what plug-ins had to say of its frames, by plug-in.
+        wanted_hz: the rate that the server wants at the moment; None when it has named none.
     """
 
     frames: int = 0
@@ -51,6 +53,8 @@ class Figures:
     connections: int = 0
     transports: Counter[str] = field(default_factory=Counter)
     latencies: Latencies = field(default_factory=Latencies)
+    results: Counter[str] = field(default_factory=Counter)
+    wanted_hz: float | None = None
 
 
 @dataclass
@@ -60,16 +64,19 @@ class Summary:
     Args:
         streaming: cameras that are logged in and sending.
         duration_sec: how long the run has lasted.
+        wanted_hz: the least and the most that the server wants of a camera; None when it has named no rate.
     """
 
     clients: int
     streaming: int
     duration_sec: float
     total: Figures
+    wanted_hz: tuple[float, float] | None
 
     @classmethod
     def of(cls, figures: Iterable[Figures], streaming: int, duration_sec: float) -> "Summary":
         total, clients = Figures(), 0
+        wanted: list[float] = []
         # The counters are copied first, which no camera's thread can come in between.
         for one in figures:
             clients += 1
@@ -81,8 +88,11 @@ class Summary:
             total.refused.update(one.refused.copy())
             total.errors.update(one.errors.copy())
             total.transports.update(one.transports.copy())
+            total.results.update(one.results.copy())
             total.latencies.add(one.latencies)
-        return cls(clients, streaming, duration_sec, total)
+            if (wanted_hz := one.wanted_hz) is not None:
+                wanted.append(wanted_hz)
+        return cls(clients, streaming, duration_sec, total, (min(wanted), max(wanted)) if wanted else None)
 
     @property
     def well(self) -> bool:
@@ -111,6 +121,8 @@ class Summary:
             "logins": total.logins,
             "connections": total.connections,
             "transports": dict(total.transports),
+            "results": dict(total.results),
+            "wanted_hz": None if self.wanted_hz is None else list(self.wanted_hz),
         }
 
     def line(self) -> str:
@@ -124,6 +136,11 @@ class Summary:
             acks,
             f"refused: {_by_cause(total.refused)}",
         ]
+        if self.wanted_hz is not None:
+            least, most = self.wanted_hz
+            parts.insert(2, f"{least:g} Hz wanted" if least == most else f"{least:g} to {most:g} Hz wanted")
+        if total.results:
+            parts.append(f"results: {_by_cause(total.results)}")
         if total.errors:
             parts.append(f"errors: {_by_cause(total.errors)}")
         return ", ".join(parts)

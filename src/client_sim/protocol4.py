@@ -10,6 +10,22 @@ from client_sim.connection import CONNECT_SEC, Ack, Closed, Deliver, Event, Tran
 _TRANSPORTS = {"polling": ["polling"], "websocket": ["websocket"], "upgrade": ["polling", "websocket"]}
 
 
+class _Engine(engineio.Client):  # type: ignore[misc]
+    """Handles what comes one after the other. The library starts a thread for each message, and a picture that is
+    faster than the text before it breaks the connection's decoder."""
+
+    def _trigger_event(self, event: str, *arguments: object, **options: bool) -> object:
+        options.pop("run_async", None)
+        return super()._trigger_event(event, *arguments, **options)
+
+
+class InOrderClient(socketio.Client):  # type: ignore[misc]
+    """python-socketio's client, whose handlers are called in the order in which events come, and may not wait."""
+
+    def _engineio_client_class(self) -> type[engineio.Client]:
+        return _Engine
+
+
 class Protocol4:
     """A connection of protocol 4.
 
@@ -26,7 +42,7 @@ class Protocol4:
         # The camera reconnects by the app's rule, so the library must not by its own.
         # What it would log arrives here as an exception or an event anyway.
         quiet = logging.Logger("socketio", logging.CRITICAL)
-        self._client = socketio.Client(reconnection=False, handle_sigint=False, logger=quiet, engineio_logger=quiet)
+        self._client = InOrderClient(reconnection=False, handle_sigint=False, logger=quiet, engineio_logger=quiet)
         self._client.on("*", self._on_event)
         self._client.on("disconnect", self._on_disconnect)
         try:

@@ -1,11 +1,10 @@
 """The server's side of the windows: subscribes to all streams, and keeps a child process that shows them."""
 
 import json
-import os
 from collections.abc import Iterator
 from typing import Final
 
-from children import Child, ChildFailed, Children, Payload
+from children import Child, ChildFailed, Children, Payload, decoding_environ
 from display.screen import NoScreen
 from frames import Frame, Limits
 from hub import Ended, FrameHub
@@ -18,10 +17,6 @@ MAX_HZ: Final = 30.0
 GATHER_SEC: Final = 1 / MAX_HZ
 #: What 16 streams at 30 Hz bring in that time.
 SLOTS: Final = 16
-#: Decoders take memory and don't always fill it: of an animated PNG with half of its data, OpenCV shows what the memory
-#: held, and that is the last picture of somebody else. So glibc wipes what it gives out and takes back, with the
-#: windows' ground (32; 223 is its complement), and keeps nothing aside unwiped. It costs a seventh of the decoding.
-WIPE_MEMORY: Final = "glibc.malloc.perturb=223:glibc.malloc.tcache_count=0"
 
 __all__ = ["Display", "NoScreen"]
 
@@ -48,10 +43,7 @@ class Display:
             gather_sec=GATHER_SEC,
             greeting=self._greeting,
             on_answer=self._remember_closed,
-            environ={
-                "OPENCV_IO_MAX_IMAGE_PIXELS": str(limits.max_pixels),
-                "GLIBC_TUNABLES": ":".join(filter(None, (os.environ.get("GLIBC_TUNABLES"), WIPE_MEMORY))),
-            },
+            environ=decoding_environ(limits.max_pixels),
         )
         children.add(self.child)
 

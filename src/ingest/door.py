@@ -2,13 +2,14 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from typing import Final, Protocol
 
 from auth.login import Authenticator
 from auth.sessions import Sessions
 from frames import Limits
 from hub import FrameHub, Sender, Stream
-from rate import InSum
+from rate import InSum, Rates
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,8 @@ class Door:
     """One login, one set of limits, one way to open a stream.
 
     Args:
-        rate_hz: frames a second that a stream may send; 0 for no limit.
+        rates: how many frames a second a stream may and shall send.
+        user_limits_hz: users' own limits in place of that one, of each of their streams; 0 for none.
     """
 
     def __init__(
@@ -59,14 +61,16 @@ class Door:
         sessions: Sessions,
         names: StreamNames,
         limits: Limits,
-        rate_hz: float,
+        rates: Rates,
+        user_limits_hz: Mapping[str, float],
     ) -> None:
         self._hub = hub
         self._authenticator = authenticator
         self._sessions = sessions
         self._names = names
         self._limits = limits
-        self._rate_hz = rate_hz
+        self._rates = rates
+        self._user_limits_hz = user_limits_hz
         self._ends = InSum(LIFE_LINES_PER_SEC, time.monotonic())
 
     def log_in(self, name: object, password: object, address: str) -> str:
@@ -93,8 +97,9 @@ class Door:
             via: `socketio`, `tcp` or `pull`.
             seq: how many frames this connection has offered before.
         """
+        rates = self._rates._replace(limit_hz=self._user_limits_hz.get(user, self._rates.limit_hz))
         name = self._names.claim(user)
-        return self._hub.open_stream(name, user, via, sender, self._limits, self._rate_hz, seq)
+        return self._hub.open_stream(name, user, via, sender, self._limits, rates, seq)
 
     def end_stream(self, stream: Stream) -> None:
         """Say goodbye for a connection that has gone. Harmless when the stream has ended; never waits."""

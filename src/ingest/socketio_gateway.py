@@ -178,10 +178,15 @@ class Connection:
     # -- Sender
 
     def result(self, result: Result) -> None:
-        self._emit(str(result.frame.reply_to), result.value, {"seq": result.frame.seq, "plugin": result.plugin})
+        self._emit(str(result.reply_to or "result"), result.value, {"seq": result.seq, "plugin": result.plugin})
 
     def rate(self, rate_hz: float) -> None:
         self._emit("setRate", rate_hz)
+
+    def error(self, code: str, message: str) -> None:
+        """Tell the client what was wrong, once a second per cause."""
+        if self._said.allows(code, time.monotonic()):
+            self._emit("serverError", code, message)
 
     def close(self, reason: str) -> None:
         if not self.gone:
@@ -189,11 +194,6 @@ class Connection:
             self._server.disconnect(self.sid)
 
     # --
-
-    def error(self, code: str, message: str) -> None:
-        """Tell the client what was wrong, once a second per cause."""
-        if self._said.allows(code, time.monotonic()):
-            self._emit("serverError", code, message)
 
     def answer_login(self, event: str, ok: bool) -> None:
         self._emit(event, ok)

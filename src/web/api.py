@@ -1,7 +1,9 @@
-"""The API in its first form: tokens, streams, health and metrics. JSON; errors are {error: {code, message}}; times
-are UTC."""
+"""The API in its first form: tokens, streams, their results and wanted rate, health and metrics. JSON; errors are
+{error: {code, message}}; times are UTC."""
 
+import base64
 import logging
+import math
 import time
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -13,7 +15,7 @@ from auth.access import Action, Viewer, may
 from auth.accounts import UsersUnavailable
 from auth.login import Authenticator, LoginRefused, LoginUnavailable, TooManyGuesses
 from auth.sessions import Sessions
-from hub import FrameHub, Stream
+from hub import FrameHub, Result, Stream
 from metrics import CONTENT_TYPE, Metrics
 from rate import OncePerSecond
 
@@ -71,10 +73,7 @@ def make_site(
 
     @site.post("/api/v1/token")
     def make_token() -> dict[str, str]:
-        try:
-            body = request.get_json(silent=True)
-        except RecursionError:  # thousands of lists in one another
-            body = None
+        body = _json_body()
         if not isinstance(body, dict):
             raise ApiError(400, "bad_arguments", "expected a JSON object {username, password}")
         try:
@@ -93,6 +92,33 @@ def make_site(
         asking = viewer()
         now = time.time()
         return {"items": [_describe(s, now) for s in hub.listed_streams() if may(asking, Action.SEE, s.user, s.name)]}
+
+    def stream_for(asking: Viewer, name: str) -> Stream:
+        """The live stream of that name, else the one that ended last. One that may not be seen is not there."""
+        found = None
+        for stream in hub.listed_streams():  # oldest first, live ones last
+            if stream.name == name and may(asking, Action.SEE, stream.user, stream.name):
+                found = stream
+        if found is None:
+            raise ApiError(404, "not_found", "there is no such stream")
+        return found
+
+    @site.get("/api/v1/streams/<name>/result")
+    def show_results(name: str) -> dict[str, Any]:
+        stream = stream_for(viewer(), name)
+        return {plugin: _describe_result(result) for plugin, result in stream.results.items()}
+
+    @site.put("/api/v1/streams/<name>/rate")
+    def set_rate(name: str) -> dict[str, Any]:
+        asking = viewer()
+        stream = stream_for(asking, name)
+        if not may(asking, Action.SET_RATE, stream.user, stream.name):
+            raise ApiError(403, "forbidden", "only the stream's owner and admins may set its rate")
+        body = _json_body()
+        if not isinstance(body, dict) or "hz" not in body:
+            raise ApiError(400, "bad_arguments", "expected a JSON object {hz}")
+        stream.cap(_rate_hz(body["hz"]))
+        return {"wanted_hz": stream.wanted_hz}
 
     @site.errorhandler(ApiError)
     def answer_error(error: ApiError) -> Response:
@@ -142,6 +168,46 @@ def _describe(stream: Stream, now: float) -> dict[str, Any]:
     }
 
 
+def _describe_result(result: Result) -> dict[str, Any]:
+    value = result.value
+    if isinstance(value, bytes):
+        value = f"data:{_media_type(value)};base64,{base64.b64encode(value).decode()}"
+    return {
+        "seq": result.seq,
+        "result": value,
+        "received_at": _iso(result.received_at, "milliseconds"),
+        "made_at": _iso(result.made_at, "milliseconds"),
+    }
+
+
+def _media_type(image: bytes) -> str:
+    """Of a picture that a plug-in made; these three are what it may make."""
+    if image.startswith(b"\x89PNG"):
+        return "image/png"
+    return "image/webp" if image.startswith(b"RIFF") else "image/jpeg"
+
+
+def _json_body() -> Any:
+    """What a request's body says; None when it is no JSON."""
+    try:
+        return request.get_json(silent=True)
+    except RecursionError:  # thousands of lists in one another
+        return None
+
+
+def _rate_hz(hz: Any) -> float | None:
+    """A rate that somebody asks for, None for none in particular."""
+    if hz is None:
+        return None
+    try:
+        rate_hz = float(hz) if isinstance(hz, int | float) and not isinstance(hz, bool) else math.nan
+    except OverflowError:
+        rate_hz = math.inf
+    if not 0 <= rate_hz < math.inf:
+        raise ApiError(400, "bad_arguments", "hz: expected a number of at least 0, or null")
+    return rate_hz + 0.0  # no negative zero
+
+
 def _error(status: int, code: str, message: str, headers: dict[str, str]) -> Response:
     response = jsonify({"error": {"code": code, "message": message}})
     response.status_code = status
@@ -149,5 +215,5 @@ def _error(status: int, code: str, message: str, headers: dict[str, str]) -> Res
     return response
 
 
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+def _iso(seconds: float, precision: str = "seconds") -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec=precision).replace("+00:00", "Z")

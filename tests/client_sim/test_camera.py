@@ -125,6 +125,20 @@ def test_it_keeps_its_rate(server, start):
     assert time.monotonic() - began >= 0.49
 
 
+def test_it_counts_results_by_plug_in_and_shows_the_rate_that_the_server_wants(server, start):
+    def answer(deliver):
+        deliver(Event("result", ({"moved": True}, {"seq": 1, "plugin": "motion"})))
+        deliver(Event("result", (b"a picture", {"seq": 1, "plugin": "boxes"})))
+        deliver(Event("result", ("from another server",)))
+        deliver(Ack(({"accepted": True, "seq": 1, "rate": 20},)))
+
+    server.answer_frame = answer
+    camera, _ = start()
+    until(lambda: camera.figures.frames == 2, "two frames")
+    assert camera.figures.results == {"motion": 2, "boxes": 2}
+    assert camera.figures.wanted_hz == 20.0
+
+
 @pytest.mark.parametrize("said_by", ["ack", "setRate"])
 def test_it_obeys_the_rate_that_the_server_wants(server, start, said_by):
     def answer(deliver):

@@ -1,5 +1,7 @@
 """Counting and adding up."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,6 +32,9 @@ def test_cameras_add_up_and_keep_their_own_counts():
     one, other = Figures(frames=3, image_bytes=300, logins=1, connections=1), Figures(frames=4, connections=2, logins=1)
     one.refused["rate"] += 2
     other.refused["rate"] += 1
+    one.results["motion"] += 3
+    other.results.update({"motion": 2, "codes": 1})
+    one.wanted_hz, other.wanted_hz = 30.0, 5.0
     one.latencies.record(0.010)
     other.latencies.record(0.010)
     summary = Summary.of([one, other], streaming=2, duration_sec=2.0)
@@ -38,6 +43,11 @@ def test_cameras_add_up_and_keep_their_own_counts():
     assert summary.frames_per_sec == 3.5
     assert summary.total.latencies.percentile_ms(99) == pytest.approx(10, rel=0.02)
     assert one.refused == {"rate": 2}
+    assert summary.total.results == {"motion": 5, "codes": 1}
+    assert one.results == {"motion": 3}
+    assert summary.wanted_hz == (5.0, 30.0)
+    assert json.loads(json.dumps(summary.as_json()))["wanted_hz"] == [5, 30]
+    assert summary.as_json()["results"] == {"motion": 5, "codes": 1}
 
 
 @pytest.mark.parametrize(
@@ -63,4 +73,13 @@ def test_the_line_names_every_cause():
     figures.latencies.record(0.002)
     line = Summary.of([figures], 1, 10.0).line()
     assert line == ("1 of 1 streaming, 2.0 frames/s, acks p50 2.0 ms p99 2.0 ms, refused: rate 2, errors: rate 1")
+    figures.wanted_hz = 5.0
+    figures.results.update({"motion": 7, "codes": 2})
+    line = Summary.of([figures, Figures()], 2, 10.0).line()
+    assert line == (
+        "2 of 2 streaming, 2.0 frames/s, 5 Hz wanted, acks p50 2.0 ms p99 2.0 ms, refused: rate 2, "
+        "results: motion 7 codes 2, errors: rate 1"
+    )
+    assert "5 to 30 Hz wanted" in Summary.of([figures, Figures(wanted_hz=30.0)], 2, 10.0).line()
+    assert Summary.of([Figures()], 0, 0.0).as_json()["wanted_hz"] is None
     assert "no acks yet, refused: none" in Summary.of([Figures()], 0, 0.0).line()

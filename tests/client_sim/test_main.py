@@ -145,6 +145,15 @@ def test_it_keeps_to_the_servers_rate_so_that_nothing_is_refused(capsys, protoco
         figures = json.loads(capsys.readouterr().out)
     assert (status, figures["refused"]) == (0, {})
     assert figures["frames"] <= 14
+    assert figures["wanted_hz"] == [5, 5]
+
+
+def test_it_sends_no_more_than_the_server_wants_while_nobody_watches(capsys):
+    with running_server("--idle-rate", "2") as idle_server:
+        status = simulate(idle_server, "--rate", "50", "--duration", "2.5", "--json", "--clients", "2")
+        figures = json.loads(capsys.readouterr().out)
+    assert (status, figures["refused"], figures["wanted_hz"]) == (0, {}, [2, 2])
+    assert figures["frames"] <= 2 * 7
 
 
 @pytest.mark.parametrize("transport", ["polling", "websocket", "upgrade"])

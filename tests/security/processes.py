@@ -21,9 +21,7 @@ def open_files(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
-def children_of(pid: int) -> list[int]:
-    """Its children that show windows."""
-    found = subprocess.run(
-        ["pgrep", "-P", str(pid), "-f", "display"], capture_output=True, text=True, check=False
-    ).stdout
+def children_of(pid: int, what: str = "display") -> list[int]:
+    """Its children with this in their command line."""
+    found = subprocess.run(["pgrep", "-P", str(pid), "-f", what], capture_output=True, text=True, check=False).stdout
     return [int(child) for child in found.split()]

@@ -18,7 +18,7 @@ from PIL import Image, ImageGrab
 
 import peers
 from child_server import server_with_child
-from display.display import WIPE_MEMORY
+from children import WIPE_MEMORY
 from frames import InvalidFrame, Limits, check_image
 from pictures import padded, picture
 from probe import probing

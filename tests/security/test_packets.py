@@ -201,7 +201,7 @@ def test_names_of_the_protocol_and_strange_ones_reach_no_handler_and_the_session
                 continue
             client.say(*packets)
             assert client.acked() == {
-                "accepted": False, "seq": client._acks, "reason": "not_an_image", "rate": 60.0
+                "accepted": False, "seq": client._acks, "reason": "not_an_image", "rate": 5.0
             }, f"after {number}: {name}"  # fmt: skip
         assert {event[0] for event in client.events()[len(before) :]} <= {"serverError", "setRate"}
         assert set(client.errors()) == {"not_an_image"}
