@@ -272,7 +272,8 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "server.log"
-        with serving(options.server, log) as server:
+        # Nobody watches, and the clients obey: what they are to send has to be wanted all the same.
+        with serving(["--idle-rate", str(options.rate), *options.server], log) as server:
             problems = run(server, options)
             problems += [problem] if (problem := server.stop()) else []
         written = log.read_text()

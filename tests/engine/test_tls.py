@@ -194,9 +194,9 @@ def described(image: bytes) -> tuple[int, str]:
 class OneAtATime(ssl.SSLSocket):
     """Lets one thread into OpenSSL at a time: python-engineio's client reads in one and writes in another.
 
-    Python does so itself from 3.13.7 on. Before, a read that finds nothing while the other thread writes may be taken
-    for the end of the connection ("EOF occurred in violation of protocol"), and then the client goes, with nothing said
-    by the server: one in ten did (python-engineio, issue 461).
+    Python's ssl does not see to that. A read that finds nothing while the other thread writes may then be taken for the
+    end of the connection ("EOF occurred in violation of protocol"), and the client goes, though the server has said
+    nothing of the kind: up to one in ten did (python-engineio, issue 461).
     """
 
     def do_handshake(self, block: bool = False) -> None:
