@@ -380,18 +380,20 @@ class WindowSubscription(QueueSubscription):
             raise ValueError(f"{max_frames} frames at most, expected at least two windows of {window}")
         super().__init__(hub, order, max_frames, max_bytes)
         self._interval_sec = 0.0
-        self._apart_sec = (1 - EARLY) / order.rate_hz if order.rate_hz else 0.0
+        self._apart_sec = 1 / order.rate_hz if order.rate_hz else 0.0
         self._window = window
         self._handed: dict[Counted, int] = {}  # how many of the window under way were handed out
-        self._put_at: dict[Counted, float] = {}
+        self._wanted_at: dict[Counted, float] = {}  # the next frame
 
     def put(self, stream: Counted, frame: Frame) -> None:
         if self._apart_sec:
-            now = self._hub.clock()
-            if now - self._put_at.get(stream, -inf) < self._apart_sec:
+            now, wanted_at = self._hub.clock(), self._wanted_at.get(stream, -inf)
+            if now < wanted_at - EARLY * self._apart_sec:
                 self.skipped += 1
                 return
-            self._put_at[stream] = now
+            # By a schedule, not from frame to frame: of 6 frames a second 5 are taken, and not every other one.
+            due_at = wanted_at if now - wanted_at < self._apart_sec else now
+            self._wanted_at[stream] = due_at + self._apart_sec
         super().put(stream, frame)
 
     def restart_windows(self) -> None:
@@ -404,7 +406,7 @@ class WindowSubscription(QueueSubscription):
     def close(self) -> None:
         super().close()
         self._handed.clear()
-        self._put_at.clear()
+        self._wanted_at.clear()
 
     def _next_of(self, stream: Counted) -> Frame | Ended:
         item = super()._next_of(stream)
@@ -425,7 +427,7 @@ class WindowSubscription(QueueSubscription):
     def _forget_times(self, stream: Counted) -> None:
         super()._forget_times(stream)
         self._handed.pop(stream, None)
-        self._put_at.pop(stream, None)
+        self._wanted_at.pop(stream, None)
 
     def _drop(self, stream: Counted, begin: int, end: int) -> None:
         """Drop some of the frames that wait, by their places in the queue."""

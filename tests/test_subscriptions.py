@@ -178,11 +178,23 @@ def test_with_a_rate_frames_of_windows_are_so_far_apart_and_handed_out_at_once(h
 def test_with_a_rate_a_frame_of_a_window_may_be_a_little_early(hub: FrameHub, clock: Clock) -> None:
     stream = open_stream(hub)
     subscription = subscribe(hub, rate_hz=10)
-    for pause in (0.1, 0.091, 0.089, 0.02):
+    for pause in (0.1, 0.091, 0.098, 0.02):
         offer(stream)
         clock.go_on(pause)
     offer(stream)
     assert [seq for seq, _ in take_all(subscription)] == [1, 2, 3, 5]
+
+
+@pytest.mark.parametrize("camera_hz", [5, 5.4, 6, 7.5, 10, 13, 30])
+def test_with_a_rate_as_many_frames_of_windows_are_taken_whatever_the_camera_s_rate(
+    hub: FrameHub, clock: Clock, camera_hz: float
+) -> None:
+    stream = open_stream(hub)
+    subscription = subscribe(hub, rate_hz=5, max_frames=1_000)
+    for _ in range(int(20 * camera_hz)):
+        offer(stream)
+        clock.go_on(1 / camera_hz)
+    assert len(take_all(subscription)) == pytest.approx(100, abs=3)
 
 
 def test_a_bound_of_less_than_two_windows_is_an_error(hub: FrameHub) -> None:
@@ -216,7 +228,7 @@ class Machine(RuleBasedStateMachine):
         self.live: list[Stream] = []
         self.all: list[Stream] = []
         self.put: dict[Stream, list[int]] = {}
-        self.put_at: dict[Stream, float] = {}
+        self.wanted_at: dict[Stream, float] = {}
         self.under_way: dict[Stream, list[int]] = {}
         self.taken: dict[Stream, list[int]] = {}
         self.ended: set[Stream] = set()
@@ -239,13 +251,15 @@ class Machine(RuleBasedStateMachine):
             if self.closed:
                 assert (self.subscription.published, self.subscription.skipped) == (published, skipped)
                 continue
-            early = self.rate_hz is not None and self.clock.now - self.put_at.get(stream, -1e9) < 0.9 / self.rate_hz
+            early = self.rate_hz is not None and self.clock.now < self.wanted_at.get(stream, -1e9) - 0.1 / self.rate_hz
             assert (self.subscription.published - published, self.subscription.skipped - skipped) == (
                 not early, early,
             )  # fmt: skip
             if not early:
                 self.put[stream].append(stream.seq)
-                self.put_at[stream] = self.clock.now
+                if self.rate_hz is not None:
+                    apart, due = 1 / self.rate_hz, self.wanted_at.get(stream, -1e9)
+                    self.wanted_at[stream] = (due if self.clock.now - due < apart else self.clock.now) + apart
 
     @precondition(lambda self: self.live)
     @rule(data=st.data())
@@ -344,7 +358,7 @@ class Machine(RuleBasedStateMachine):
             self.take(1)
         assert self.closed or self.ended == set(self.all), "an end was dropped"
         subscription: Any = self.subscription
-        assert not any((subscription._handed, subscription._put_at, subscription._queues, subscription._ended))
+        assert not any((subscription._handed, subscription._wanted_at, subscription._queues, subscription._ended))
 
 
 TestWindows = Machine.TestCase

@@ -49,6 +49,7 @@ class Attack(NamedTuple):
         refused: frames that the server refused, for their rate or because nobody had logged in.
         taken: frames of the flooders that it accepted.
         cpu_sec: of the server, in `seconds`.
+        flooded_sec: from before the first flooder came to after the last was gone.
     """
 
     good: Figures
@@ -57,6 +58,7 @@ class Attack(NamedTuple):
     taken: int
     cpu_sec: float
     seconds: float
+    flooded_sec: float
 
     @property
     def sent(self) -> int:
@@ -73,19 +75,21 @@ def watch(server: RunningServer, seconds: float, floods: Sequence[Flood] = ()) -
     good: Figures | None = None
     try:
         with probing(server.port, CAMERAS, CAMERA_HZ, IMAGE_BYTES) as probe, ExitStack() as opened:
+            flooding_since = time.monotonic()
             flooders = [opened.enter_context(_flooding(server.port, flood)) for flood in floods]
             began, used = time.monotonic(), cpu_sec(server.process.pid)
             time.sleep(seconds)
             seconds, used = time.monotonic() - began, cpu_sec(server.process.pid) - used
             good = probe.stop()
             flooded = [_result(flooder) for flooder in flooders]
+            flooded_sec = time.monotonic() - flooding_since
     except AssertionError:
         if good is None:
             raise
         # The cameras were not served well enough, which is for `check` to say.
     refused_after, taken_after = _counts(server, token)
     of_cameras = sum(good.accepted) + CAMERAS  # the probe does not count the first one of each
-    return Attack(good, flooded, refused_after - refused, taken_after - taken - of_cameras, used, seconds)
+    return Attack(good, flooded, refused_after - refused, taken_after - taken - of_cameras, used, seconds, flooded_sec)
 
 
 def check(good: Figures, alone: Figures) -> list[str]:
