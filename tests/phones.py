@@ -4,6 +4,8 @@ import threading
 from types import TracebackType
 from typing import Any
 
+from engineio.packet import CLOSE, Packet
+
 from client_sim.protocol4 import InOrderClient
 from running import until
 
@@ -54,4 +56,11 @@ class Phone:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # python-engineio's client stops sending at once when it leaves. If it has not seen the answer to its last POST
+        # yet, as an ack may overtake that, no goodbye is ever sent: to the server it may be there for another 10 s, and
+        # each login of its user asks it for a sign of life.
+        engine = self.client.eio
+        if engine.state == "connected" and engine.transport() == "polling":
+            engine._send_packet(Packet(CLOSE))
+            until(lambda: engine.write_loop_task is None or not engine.queue.unfinished_tasks, "its goodbye sent")
         self.client.disconnect()

@@ -6,11 +6,9 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Final, NamedTuple
 
 import pytest
-from engineio.packet import CLOSE, Packet
 
 from phones import Phone
 from pictures import picture
@@ -94,24 +92,6 @@ def knock(port: int, protocol: int, transport: str, origin: str | None) -> Answe
     return ask(port, f"/socket.io/?EIO={protocol}&transport={transport}", headers)
 
 
-class PolitePhone(Phone):
-    """Says goodbye before it leaves, over polling too.
-
-    python-engineio's client stops sending at once when it leaves. If it has not seen the answer to its last POST yet,
-    as an ack may overtake that, no goodbye is ever sent: to the server it may be there for another 10 s, and each
-    login of its user asks it for a sign of life.
-    """
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        engine = self.client.eio
-        if engine.state == "connected" and engine.transport() == "polling":
-            engine._send_packet(Packet(CLOSE))
-            until(lambda: engine.write_loop_task is None or not engine.queue.unfinished_tasks, "its goodbye sent")
-        super().__exit__(kind, error, trace)
-
-
 # -- pages of other sites
 
 
@@ -156,7 +136,7 @@ def test_our_own_pages_named_ones_and_clients_that_are_no_browsers_are_welcome(
         assert '"sid":"' in answer.body
         if transport == "polling":
             assert answer.allowed_origin == origin
-    with PolitePhone(server.url, ["polling"], headers={"Origin": origin} if origin else {}) as phone:
+    with Phone(server.url, ["polling"], headers={"Origin": origin} if origin else {}) as phone:
         assert phone.log_in("Bob", "456")
         assert phone.send(picture())["accepted"]
 
@@ -260,7 +240,7 @@ def test_idle_sockets_in_all_places_give_way_to_newcomers_and_never_does_a_camer
             assert watched.descriptors < PLACES + 30
             for transports in (["websocket"], ["polling"], ["polling", "websocket"]):
                 began = time.monotonic()
-                with PolitePhone(server.url, transports) as phone:
+                with Phone(server.url, transports) as phone:
                     assert phone.log_in("Bob", "456")
                     idle += [fall_silent(server.port, number) for number in range(PLACES)]
                     assert phone.send(picture())["accepted"], "who is served keeps its place"
