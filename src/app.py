@@ -91,6 +91,7 @@ class App:
                 settings.process_workers or max(1, usable_cores() - 1),
                 settings.limits,
                 settings.process_memory,
+                settings.idle_rate,
             )
             if settings.process
             else None

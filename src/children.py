@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any, Final, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import green
+from child_log import ChildLog
+from rate import OncePerSecond
 from ring import FAILED, READY, BrokenRing, Buffer, Ring
 
 logger = logging.getLogger(__name__)
@@ -87,7 +89,9 @@ class Child(Generic[T]):
         start_sec: how long it may take to say that it is ready.
         gather_sec: items are handed over together, this long after the first has come: fewer wake-ups of both sides.
         greeting: control messages for a child that begins: what it has to know of the past.
-        on_answer: called with what the child answers; may not wait.
+        on_answer: called with what the child answers; may not wait. With BrokenRing it says that no sound child answers
+            so, and the child is ended.
+        owes: asked whether the child has something to do besides the payloads in its hands.
         on_end: called when a process has ended unasked, after its last answers, with what ended it; may not wait.
         environ: variables for the child besides the server's.
 
@@ -112,6 +116,7 @@ class Child(Generic[T]):
         gather_sec: float = 0.0,
         greeting: Callable[[], Iterable[bytes]] = tuple,
         on_answer: Callable[[bytes], object] | None = None,
+        owes: Callable[[], bool] = bool,
         on_end: Callable[[str], object] | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
@@ -129,13 +134,17 @@ class Child(Generic[T]):
         self._gather_sec = gather_sec
         self._greeting = greeting
         self._on_answer = on_answer
+        self._owes = owes
         self._on_end = on_end
+        self._said = OncePerSecond()
         self._environ = environ or {}
         self._sent_before = 0
         self._ring: Ring | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._stop_listening: Callable[[], None] = _nothing
         self._cancel_feed: Callable[[], None] | None = None
+        self._feed_at = 0.0  # if that is not None
+        self._gathering = False
         self._trouble: str | None = None  # why this process must go; empty when it has gone by itself
         self._was_ready = False
         self._insisting = False
@@ -231,11 +240,19 @@ class Child(Generic[T]):
         except OSError as error:
             return f"it gets no memory: {error}"
         try:
-            process = self._start_process(ring)
+            log = ChildLog(self.name)
         except OSError as error:
             ring.close()
             return f"it can not be started: {error}"
+        try:
+            process = self._start_process(ring, log)
+        except OSError as error:
+            ring.close()
+            log.close()
+            return f"it can not be started: {error}"
         ring.close_child_end()
+        log.close_child_end()
+        log.start()
         self._process, self._ring = process, ring
         self._listen(ring)
         try:
@@ -243,12 +260,13 @@ class Child(Generic[T]):
         finally:
             self._stop_feeding()
             self._end(process, ring)
+            log.close()
             self._process = self._ring = None
             self._sent_before += ring.returned
             self.lost += len(ring.held)
             ring.close()
 
-    def _start_process(self, ring: Ring) -> "subprocess.Popen[bytes]":
+    def _start_process(self, ring: Ring, log: ChildLog) -> "subprocess.Popen[bytes]":
         path = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
         # A Ctrl-C must not reach the child before it can ignore it; what is blocked here stays blocked there.
         # (`Popen` waits on the loop: where two are started at once, a mask saved by one would be the other's.)
@@ -261,6 +279,7 @@ class Child(Generic[T]):
                 close_fds=True,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                stderr=log.writing_end,
                 env={**os.environ, **self._environ, "PYTHONPATH": path},
             )
         finally:
@@ -280,16 +299,19 @@ class Child(Generic[T]):
             self._receive()
             if self._trouble is not None:
                 return self._trouble or _obituary(process)
+            if process.poll() is not None:  # somebody that it has started may still have its end of the ring
+                return _obituary(process)
             now = time.monotonic()
             # Only time in which the server itself ran counts: after Ctrl-Z and fg both have slept.
             elapsed, looked_at = min(now - looked_at, 2 * LOOK_SEC), now
-            progress = (self.state, ring.owed)
+            busy = bool(ring.owed) or self._owes()
+            progress = (self.state, ring.owed, ring.answered)
             stuck_sec = stuck_sec + elapsed if progress == seen else 0.0
             seen = progress
             if self.state == "starting" and stuck_sec >= self._start_sec:
                 process.kill()
                 return f"it was not ready within {self._start_sec:g} s"
-            if self.state == "running" and ring.owed and stuck_sec >= self.deadline_sec:
+            if self.state == "running" and busy and stuck_sec >= self.deadline_sec:
                 process.kill()
                 return f"it got nowhere for {self.deadline_sec:g} s"
 
@@ -320,7 +342,7 @@ class Child(Generic[T]):
             self._give_up("")
         except BrokenRing as error:
             self._give_up(str(error))
-        if self._cancel_feed is None:
+        if not self._gathering:
             self._feed()
 
     def _listen(self, ring: Ring) -> None:
@@ -331,8 +353,11 @@ class Child(Generic[T]):
     def _call_on_answer(self, on_answer: Callable[[bytes], object], data: bytes) -> None:
         try:
             on_answer(data)
+        except BrokenRing:
+            raise
         except Exception:  # whatever it is, the loop would stop listening to this child
-            logger.exception("%s: an answer could not be used", self.name)
+            if self._said.allows("answer", time.monotonic()):
+                logger.exception("%s: an answer could not be used", self.name)
 
     def _begin(self, ring: Ring) -> None:
         for message in self._greeting():
@@ -350,17 +375,28 @@ class Child(Generic[T]):
     def _stop_feeding(self) -> None:
         self.state = "ending"
         self._stop_listening()
+        self._gathering = False
         if self._cancel_feed is not None:
             self._cancel_feed()
             self._cancel_feed = None
 
     def _feed_soon(self) -> None:
-        """Called by the source, in the course of `publish`, when it turns from empty to not empty: copies nothing."""
-        if self.state == "running" and self._cancel_feed is None:
-            self._cancel_feed = green.call_later(self._gather_sec, self._feed_now)
+        """Called by the source, in the course of `publish`, when it has something new to give: copies nothing."""
+        if self.state != "running" or self._gathering:
+            return
+        if self._cancel_feed is None or self._feed_at > time.monotonic() + self._gather_sec:
+            self._feed_in(self._gather_sec)
+            self._gathering = True
+
+    def _feed_in(self, seconds: float) -> None:
+        if self._cancel_feed is not None:
+            self._cancel_feed()
+        self._feed_at = time.monotonic() + seconds
+        self._cancel_feed = green.call_later(seconds, self._feed_now)
 
     def _feed_now(self) -> None:
         self._cancel_feed = None
+        self._gathering = False
         self._receive()
 
     def _feed(self) -> None:
@@ -387,7 +423,7 @@ class Child(Generic[T]):
             else:
                 self._listen(ring)
         if ring.free and due_sec is not None:
-            self._cancel_feed = green.call_later(max(due_sec, self._gather_sec), self._feed_now)
+            self._feed_in(max(due_sec, self._gather_sec))
 
     def _put(self, ring: Ring, item: T) -> None:
         message = self._encode(item)
@@ -442,9 +478,14 @@ def _status(process: "subprocess.Popen[bytes]", within_sec: float) -> int | None
     return process.returncode
 
 
+def ended_with(status: int) -> str:
+    """What is said of a process that has ended by itself."""
+    return f"it ended with status {status}"
+
+
 def _obituary(process: "subprocess.Popen[bytes]") -> str:
     """How a process ended that has closed its end of the ring."""
     status = _status(process, LOOK_SEC)
     if status is None:
         return "it closed its end of the ring"
-    return f"it ended with status {status}" if status >= 0 else f"it was ended by {signal.Signals(-status).name}"
+    return ended_with(status) if status >= 0 else f"it was ended by {signal.Signals(-status).name}"

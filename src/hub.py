@@ -215,6 +215,14 @@ class Stream:
         self._hub.remember_cap(self.name, hz)
         self._wanted.cap(hz)
 
+    def tell_rate(self, former: "Stream | None" = None) -> None:
+        """Tell the client the wanted rate for the first time; its gateway calls this after the login.
+
+        Args:
+            former: the stream that the same connection sent before: what the client has been told then it knows.
+        """
+        self._wanted.tell_first(None if former is None else former._wanted)
+
     def disconnect(self, reason: str) -> None:
         """End the connection that the stream comes over, and the stream with it."""
         if self._sender is not None:

@@ -3,7 +3,7 @@ gates for what is said."""
 
 from collections.abc import Callable, Iterable
 from math import inf
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 
 class TokenBucket:
@@ -150,7 +150,7 @@ class WantedRate:
         cap_hz: more than that is not wanted, whatever the wishes are; None for no cap.
         wishes: Hz each; None is as many as there are, 0 is no wish at all.
         changed: called with each change of `hz`.
-        tell: called with what the client is to be told; the first value is told by whoever makes this.
+        tell: called with what the client is to be told: each change, and the first value when `tell_first` is called.
 
     Attributes:
         hz: the wanted rate; None for as many as there are.
@@ -202,6 +202,17 @@ class WantedRate:
         self._cap = _or_endless(hz)
         self._update()
 
+    def tell_first(self, former: Self | None = None) -> None:
+        """Tell the client for the first time. Of no limit it need not be told, unless it has been told of less.
+
+        Args:
+            former: of the stream that the client sent before: what it has been told then it knows, and when.
+        """
+        if self._told_at == -inf:
+            self._told = None if former is None else former._told
+            self._told_at = -inf if former is None else former._told_at
+            self._tell_soon()
+
     def stop(self) -> None:
         """Follow the wishes no more, and tell nothing more."""
         self._tell = None
@@ -238,12 +249,15 @@ class WantedRate:
         if hz != self.hz:
             self.hz = hz
             self._changed(hz)
-            if self._tell is not None and self._cancel_tell is None:
-                early_sec = self._told_at + TOLD_EVERY_SEC - self._clock()
-                if early_sec <= 0:
-                    self._tell_now()
-                else:
-                    self._cancel_tell = self._call_later(early_sec, self._tell_now)
+            self._tell_soon()
+
+    def _tell_soon(self) -> None:
+        if self._tell is not None and self._cancel_tell is None and self.hz != self._told:
+            early_sec = self._told_at + TOLD_EVERY_SEC - self._clock()
+            if early_sec <= 0:
+                self._tell_now()
+            else:
+                self._cancel_tell = self._call_later(early_sec, self._tell_now)
 
     def _tell_now(self) -> None:
         self._cancel_tell = None

@@ -8,7 +8,8 @@ Rule 3. published = taken + dropped + waiting, at any moment.
 import json
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Final
 
 from frames import Source
 
@@ -18,7 +19,8 @@ MAX_RESULTS: Final = 1_000
 MAX_RESULT_BYTES: Final = 16 << 20
 
 
-class Result(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Result:
     """What a plug-in says of a frame, or of the last one of a window.
 
     Args:
@@ -29,6 +31,11 @@ class Result(NamedTuple):
         reply_to: the frame's; means something to its gateway only.
         received_at: when the frame came, in seconds since 1970.
         made_at: when the result did.
+        text: the value as ASCII JSON, which goes to clients as it is; made from the value unless it is given. None for
+            a picture.
+
+    Raises:
+        ValueError, TypeError: the value is neither JSON data nor bytes.
     """
 
     stream: Source
@@ -38,11 +45,16 @@ class Result(NamedTuple):
     reply_to: object
     received_at: float
     made_at: float
+    text: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.text is None and not isinstance(self.value, bytes):
+            object.__setattr__(self, "text", json.dumps(self.value, allow_nan=False, separators=(",", ":")))
 
     @property
     def size(self) -> int:
         """Bytes of the value as it is sent."""
-        return len(self.value) if isinstance(self.value, bytes) else len(json.dumps(self.value))
+        return len(self.value if self.text is None else self.text)
 
 
 class ResultSubscription:

@@ -140,6 +140,7 @@ class Ring:
         free: slots that may be written.
         held: sequence numbers of the messages whose slots the child has, by slot, the oldest first.
         returned: how many slots came back.
+        answered: how many answers.
     """
 
     def __init__(self, slots: int, slot_bytes: int, max_answer_bytes: int = MAX_ANSWER_BYTES) -> None:
@@ -149,6 +150,7 @@ class Ring:
         self.free = list(range(slots))
         self.held: dict[int, int] = {}
         self.returned = 0
+        self.answered = 0
         self._slots = slots
         self._sequence = 0
         self._outbox = bytearray()
@@ -242,6 +244,7 @@ class Ring:
             for item in self._answers.feed(data):
                 if isinstance(item, Answer):
                     answers.append(item)
+                    self.answered += 1
                 elif self.held.pop(item, None) is None:
                     raise BrokenRing(f"it gave back slot {item}, which it does not have")
                 else:
@@ -331,6 +334,7 @@ class RingReader:
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             raise BrokenRing("the server has gone")
+        os.set_inheritable(descriptor, False)  # the server sees the end when this process ends, whoever it has started
         try:
             mapped = mmap.mmap(memory, slots * slot_bytes, access=mmap.ACCESS_READ)
         finally:

@@ -82,7 +82,8 @@ class Subscription:
 
     Attributes:
         consumer: whose it is, as counted in `Stream.dropped` and shown in the metrics.
-        ready: called when the subscription turns from empty to not empty; it may not wait.
+        ready: called when the subscription turns from empty to not empty, with a rate also when what has come may be
+            due before what waits; it may not wait.
         wish_hz: frames a second that the consumer would like of each stream; None for as many as come, 0 for no wish.
         published, taken, dropped: frames since the beginning.
         skipped: frames that came sooner than windows want them; they were not published here.
@@ -127,7 +128,7 @@ class Subscription:
         self._add_turn(stream)
         if len(self._ended) > ENDED_WAITING_MAX:
             self._forget(next(iter(self._ended)))
-        if was_empty:
+        if was_empty or self._interval_sec:
             self.ready()
 
     def take(self, now: float | None = None) -> Frame | Ended | None:
@@ -252,7 +253,7 @@ class LatestSubscription(Subscription):
             stream.dropped[self.consumer] += 1
         else:
             slots[stream] = frame
-            if len(slots) == 1:
+            if len(slots) == 1 or self._interval_sec:  # what waits already may not be due
                 self.ready()
 
     @property
@@ -312,7 +313,7 @@ class QueueSubscription(Subscription):
             self._make_room(stream)
         while self._bytes > self._max_bytes and self.waiting > 1:
             self._make_room(max(self._bytes_of, key=self._bytes_of.__getitem__))
-        if was_empty:
+        if was_empty or self._interval_sec:
             self.ready()
 
     @property

@@ -211,12 +211,14 @@ class TestServer:
             if fnmatch.fnmatchcase(stream.user, user):
                 stream.disconnect("a test wants it")
 
-    def result(self, stream: str, value: str = "null", picture: str = "", plugin: str = "test") -> None:
+    def result(
+        self, stream: str, value: str = "null", picture: str = "", plugin: str = "test", text: str | None = None
+    ) -> None:
         source = self._newest(stream)
         frame = source.latest
         seq, reply_to, received_at = (frame.seq, frame.reply_to, frame.received_at) if frame else (0, None, 1000.0)
         said = bytes.fromhex(picture) or json.loads(value)
-        source.answer(Result(source, seq, plugin, said, reply_to, received_at, received_at + 0.25))
+        source.answer(Result(source, seq, plugin, said, reply_to, received_at, received_at + 0.25, text))
 
     def complain(self, stream: str, message: str) -> None:
         self._newest(stream).complain("processing_failed", message)

@@ -8,7 +8,7 @@ from typing import Any
 from running import RunningServer, running_server
 
 PLUGINS = """
-import os, sys, time
+import os, sys, threading, time
 
 import cv2
 import numpy as np
@@ -73,12 +73,35 @@ def twice_a_second(frame):
 twice_a_second.rate = 2
 
 
-def silent(frame):
-    return None
+def seldom(frame):
+    return frame.seq
+
+seldom.rate = 0.2
 
 
-def not_ready(frame):
-    return None
+class Ends:
+    def process(self, frame):
+        return frame.seq
+
+    def finish(self):
+        time.sleep(1)
+        return "the end"
+
+Ends.deadline = 2
+
+
+def ends_it_later(frame):
+    # Not while it is called, so that nobody can know who it was.
+    if frame.user == "Bob":
+        threading.Timer(0.1, os._exit, (7,)).start()
+    return "well"
+
+
+def leaves_somebody_behind(frame):
+    if frame.user == "Bob":
+        os.system("sleep 30 &")
+        os._exit(3)
+    return "well"
 """
 
 FAULTY = """

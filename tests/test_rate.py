@@ -239,6 +239,45 @@ def test_no_limit_is_told_as_more_than_any_camera_has() -> None:
     assert wanted.told == [(0.0, NO_LIMIT_HZ), (7.0, 5)]
 
 
+def test_the_first_value_is_told_once_and_the_next_no_sooner_than_any_other() -> None:
+    wanted = Wanted(Rates(60, 5), [])
+    wanted.rate.tell_first()
+    wanted.clock.go_on(0.01)
+    wanted.rate.cap(1)
+    wanted.rate.tell_first()
+    wanted.clock.go_on(100)
+    wanted.rate.tell_first()
+    assert wanted.told == [(0.0, 5), (1.0, 1)]
+
+
+def test_who_has_not_been_told_of_less_is_not_told_that_there_is_no_limit() -> None:
+    wanted = Wanted(Rates(0, 5), [None])
+    wanted.rate.tell_first()
+    wanted.clock.go_on(0.5)
+    wanted.rate.cap(2)
+    wanted.rate.cap(None)
+    wanted.clock.go_on(100)
+    assert wanted.told == [(0.5, 2), (1.5, NO_LIMIT_HZ)]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "told"),
+    [(5, 30, [(1.0, 30)]), (5, 5, []), (5, None, [(1.0, NO_LIMIT_HZ)]), (None, 5, [(0.01, 5)]), (None, None, [])],
+)
+def test_a_client_whose_stream_is_another_now_is_told_no_sooner_and_only_what_it_does_not_know(
+    before: float | None, now: float | None, told: list[tuple[float, float]]
+) -> None:
+    first = Wanted(Rates(0, 5), [before])
+    first.rate.tell_first()
+    assert first.told == ([] if before is None else [(0.0, before)])
+    first.rate.stop()
+    second = Wanted(Rates(0, 5), [now])
+    second.clock.go_on(0.01)
+    second.rate.tell_first(first.rate)
+    second.clock.go_on(100)
+    assert second.told == told
+
+
 def test_one_that_was_stopped_says_nothing_more() -> None:
     wanted = Wanted(Rates(60, 5), [])
     wanted.rate.wishes([10])

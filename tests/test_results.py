@@ -1,4 +1,7 @@
-"""What waits for a consumer of results, and what goes when there is too much."""
+"""What a result is as text, what waits for a consumer of results, and what goes when there is too much."""
+
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,6 +18,34 @@ def hub() -> FrameHub:
 
 def taken(subscription: ResultSubscription) -> list[int]:
     return [result.seq for result in iter(subscription.take, None)]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"faces": [[1, 2.5]], "new": True}, '{"faces":[[1,2.5]],"new":true}'),
+        (None, "null"),
+        ("", '""'),
+        ("grün 😀", '"gr\\u00fcn \\ud83d\\ude00"'),
+    ],
+)
+def test_a_result_is_made_text_once_and_its_size_is_that_of_the_text(hub: FrameHub, value: Any, text: str) -> None:
+    result = make_result(open_stream(hub), value)
+    assert (result.text, result.size) == (text, len(text))
+    assert result.text is result.text
+    given = replace(result, text="[1, 2]")
+    assert (given.text, given.size) == ("[1, 2]", 6), "what it has is not made anew"
+
+
+def test_a_picture_has_no_text(hub: FrameHub) -> None:
+    result = make_result(open_stream(hub), b"picture")
+    assert (result.text, result.size) == (None, 7)
+
+
+@pytest.mark.parametrize("value", [float("nan"), [float("inf")], {"picture": b"123"}, object()])
+def test_what_is_neither_json_nor_a_picture_is_no_result(hub: FrameHub, value: Any) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        make_result(open_stream(hub), value)
 
 
 def test_subscribing_to_results_is_by_name_also_before_there_is_such_a_stream(hub: FrameHub) -> None:
@@ -43,7 +74,7 @@ def test_too_many_bytes_cost_the_oldest_and_a_single_one_is_kept(hub: FrameHub) 
     subscription = hub.subscribe_results("page", max_bytes=100)
     for seq, value in enumerate((bytes(40), {"text": "x" * 20}, bytes(40)), 1):
         stream.answer(make_result(stream, value, seq=seq))
-    assert taken(subscription) == [2, 3], "40 + 32 + 40 are too many"
+    assert taken(subscription) == [2, 3], "40 + 31 + 40 are too many"
     for seq in (4, 5):
         stream.answer(make_result(stream, bytes(1000), seq=seq))
     assert taken(subscription) == [5]

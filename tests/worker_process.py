@@ -38,6 +38,7 @@ class WorkerProcess:
     Args:
         folder: its working directory, unless there is another; its log is there.
         specs: MODULE:NAME of its plug-ins.
+        stderr: a descriptor for its standard error; none for the log.
 
     Attributes:
         failure: why it says that it cannot work, None when it can.
@@ -53,6 +54,7 @@ class WorkerProcess:
         env: Mapping[str, str] | None = None,
         slots: int = 2,
         cwd: Path | None = None,
+        stderr: int | None = None,
     ) -> None:
         self.ring = Ring(slots, wire.MAX_JOB_HEADER_BYTES + (4 << 20))
         self.log_file = folder / "worker.log"
@@ -68,7 +70,7 @@ class WorkerProcess:
                 pass_fds=self.ring.descriptors,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=log,
+                stderr=log if stderr is None else stderr,
                 cwd=cwd or folder,
                 env={**os.environ, **(env or {}), "PYTHONPATH": path},
             )

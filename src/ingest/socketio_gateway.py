@@ -13,6 +13,7 @@ import time
 from typing import Any, Final
 
 import socketio.exceptions
+from socketio import packet
 
 from auth.login import LoginRefused, TooManyGuesses
 from engine.server import LIFECYCLE_EVENTS, Server
@@ -109,6 +110,7 @@ class Connection:
         self._record = record
         self._said = OncePerSecond()
         self._seq_before_stream = 0
+        self._told_of: Stream | None = None  # the last stream whose wanted rate it was told
         self.sid = sid
         self.address = address
         self.deadline = deadline
@@ -178,7 +180,14 @@ class Connection:
     # -- Sender
 
     def result(self, result: Result) -> None:
-        self._emit(str(result.reply_to or "result"), result.value, {"seq": result.seq, "plugin": result.plugin})
+        event = str(result.reply_to or "result")
+        about = {"seq": result.seq, "plugin": result.plugin}
+        if result.text is None:
+            self._emit(event, result.value, about)
+        elif not self.gone:
+            # python-socketio would look for bytes in each number of it, and write it anew: eight times what reading it
+            # has taken.
+            self.session.send_message(f"{packet.EVENT}[{json.dumps(event)},{result.text},{json.dumps(about)}]")
 
     def rate(self, rate_hz: float) -> None:
         self._emit("setRate", rate_hz)
@@ -197,6 +206,12 @@ class Connection:
 
     def answer_login(self, event: str, ok: bool) -> None:
         self._emit(event, ok)
+
+    def tell_rate(self) -> None:
+        """Tell the client, which has logged in, the rate that is wanted of its stream, unless it knows it."""
+        if self.stream is not None and self.stream is not self._told_of:
+            former, self._told_of = self._told_of, self.stream
+            self.stream.tell_rate(former)
 
     def _emit(self, event: str, *arguments: Any) -> None:
         if not self.gone:
@@ -248,6 +263,7 @@ class SocketioGateway:
                 if isinstance(error, TooManyGuesses):
                     call_later(0, session.drop)  # when the answer has been sent
                 raise socketio.exceptions.ConnectionRefusedError(str(error)) from None
+            connection.tell_rate()  # the server sends it after its answer
 
     def _disconnect(self, sid: str, reason: str) -> None:
         connection = self._connections.get(sid)
@@ -298,8 +314,7 @@ class SocketioGateway:
                 connection.deadline.shorten(REFUSED_SEC, "its login was refused")
             return False
         connection.answer_login(event, True)
-        if connection.stream is not None and connection.stream.wanted_hz is not None:
-            connection.rate(connection.stream.wanted_hz)
+        connection.tell_rate()
         return True
 
     def _log_in(self, connection: Connection, credentials: Any) -> None:

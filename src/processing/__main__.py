@@ -1,7 +1,6 @@
 """A worker process for plug-ins; the server starts it (runner.py) and feeds it through a ring."""
 
 import argparse
-import faulthandler
 import json
 import os
 import sys
@@ -11,6 +10,7 @@ from typing import Final, NoReturn
 import cv2
 
 from processing import contract, folders
+from processing.log import Log
 from processing.watchdog import Watchdog
 from processing.wire import DESCRIPTION, Report
 from processing.worker import Worker
@@ -31,36 +31,30 @@ def main(arguments: Sequence[str]) -> int:
     except BrokenRing:
         return 1
     os.nice(NICENESS)
-    _set_up_logging()
+    log = Log()
+    log.take_what_is_printed()
     cv2.setNumThreads(1)  # there is a worker for each core; a plug-in may say otherwise for its own
     try:
         folders.put_users_first()
-        plugins = contract.load(options.plugins)
-        contract.set_up(plugins)
+        plugins = contract.load(options.plugins, log)
+        contract.set_up(plugins, log)
     except contract.Unusable as error:
         reader.failed(str(error))
         return 2
     try:
-        _work(reader, plugins, options.memory)
+        _work(reader, plugins, log, options.memory)
     except EOFError:
         pass
     return 0
 
 
-def _work(reader: RingReader, plugins: Sequence[contract.Plugin], memory_bytes: int) -> NoReturn:
-    watchdog = Watchdog(memory_bytes)
+def _work(reader: RingReader, plugins: Sequence[contract.Plugin], log: Log, memory_bytes: int) -> NoReturn:
+    watchdog = Watchdog(memory_bytes, log)
     watchdog.start()
     description = json.dumps([plugin.description._asdict() for plugin in plugins])
     reader.answer(Report(DESCRIPTION, payload=description.encode()).pack())
     reader.ready()
-    Worker(reader, plugins, watchdog).run()
-
-
-def _set_up_logging() -> None:
-    """What plug-ins print goes to the server's log, also when they crash; frame.py explains the descriptor."""
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
-    sys.stdout = sys.stderr
-    faulthandler.enable(sys.stderr)
+    Worker(reader, plugins, watchdog, log).run()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, Final, NamedTuple
 
+from processing.log import Log
 from processing.wire import MAX_PLUGINS, MAX_WINDOW, Description
 
 #: How long a plug-in may take for a frame or a window unless it says otherwise.
@@ -48,7 +49,7 @@ class Plugin(NamedTuple):
     setup: Callable[[], object] | None
 
 
-def load(specs: Sequence[str]) -> list[Plugin]:
+def load(specs: Sequence[str], log: Log) -> list[Plugin]:
     """Import plug-ins, in this order.
 
     Raises:
@@ -58,7 +59,7 @@ def load(specs: Sequence[str]) -> list[Plugin]:
         raise Unusable(f"{len(specs)} plug-ins, at most {MAX_PLUGINS} are run")
     plugins: dict[str, Plugin] = {}
     for spec in specs:
-        plugin = _load(spec)
+        plugin = _load(spec, log)
         name = plugin.description.name
         if name in plugins:
             raise Unusable(f"{plugins[name].spec} and {spec} are both named {name}: give one of them another `name`")
@@ -66,11 +67,11 @@ def load(specs: Sequence[str]) -> list[Plugin]:
     return list(plugins.values())
 
 
-def set_up(plugins: Sequence[Plugin]) -> None:
+def set_up(plugins: Sequence[Plugin], log: Log) -> None:
     """Call each `setup`, once.
 
     Raises:
-        Unusable: it raised; the traceback is on standard error.
+        Unusable: it raised; the traceback is in the log.
     """
     done: list[Callable[[], object]] = []
     for plugin in plugins:
@@ -79,24 +80,26 @@ def set_up(plugins: Sequence[Plugin]) -> None:
             try:
                 plugin.setup()
             except BaseException as error:
-                traceback.print_exc()
+                log.say_trace(error)
                 raise Unusable(f"{plugin.spec}: its setup failed: {one_line(error)}") from None
 
 
 def one_line(error: BaseException) -> str:
     """An exception as a traceback's last line has it, without what follows in further lines."""
+    name = "an exception"
     try:
+        name = f"{type(error).__name__}"
         message = str(error).strip().splitlines()
-    except Exception:  # the exception is the plug-in's too
-        message = []
-    return f"{type(error).__name__}: {message[0]}" if message else type(error).__name__
+        return f"{name}: {message[0]}" if message else name
+    except BaseException:  # the exception is the plug-in's too, and may raise SystemExit when it is asked for its text
+        return name
 
 
-def _load(spec: str) -> Plugin:
+def _load(spec: str, log: Log) -> Plugin:
     module_name, separator, name = spec.partition(":")
     if not (separator and module_name and name):
         raise Unusable(f"{spec!r} is no plug-in, expected MODULE:NAME")
-    module = _import(spec, module_name)
+    module = _import(spec, module_name, log)
     try:
         target = getattr(module, name)
     except AttributeError:
@@ -112,7 +115,7 @@ def _load(spec: str) -> Plugin:
     return Plugin(spec, description, _beginner(target), _setup(spec, target, module))
 
 
-def _import(spec: str, module_name: str) -> ModuleType:
+def _import(spec: str, module_name: str, log: Log) -> ModuleType:
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -121,7 +124,7 @@ def _import(spec: str, module_name: str) -> ModuleType:
             raise Unusable(f"{spec}: there is no module {error.name} in {folders}") from None
         raise Unusable(f"{spec}: cannot be imported: {one_line(error)}{_where(error)}") from None
     except BaseException as error:
-        traceback.print_exc()
+        log.say_trace(error)
         raise Unusable(f"{spec}: cannot be imported: {one_line(error)}{_where(error)}") from None
 
 

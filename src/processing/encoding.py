@@ -7,12 +7,13 @@ import cv2
 import numpy as np
 
 from frames import InvalidFrame, read_header
-from processing.wire import MAX_PICTURE_BYTES, MAX_VALUE_BYTES, NOTHING, PICTURE, VALUE
+from processing.wire import MAX_PICTURE_BYTES, MAX_VALUE_BYTES, MAX_VALUE_DEPTH, NOTHING, PICTURE, VALUE, is_too_deep
 
 #: An annotated picture is looked at, and sent for each frame: half the bytes of quality 95, OpenCV's own default.
 JPEG_QUALITY: Final = 85
 #: What every browser shows. (A BMP is shown as well, and twenty times as large.)
 PICTURES: Final = frozenset({"image/jpeg", "image/png", "image/webp"})
+TOO_DEEP: Final = f"the result has more than {MAX_VALUE_DEPTH} lists or objects in one another"
 
 
 class BadResult(ValueError):
@@ -23,7 +24,7 @@ def encode(result: object) -> tuple[int, bytes]:
     """The kind of a report (`NOTHING`, `VALUE` or `PICTURE`) and its payload.
 
     Raises:
-        BadResult: it is neither JSON data nor a picture, or too large.
+        BadResult: it is neither JSON data nor a picture, or too large, or nested too deep.
     """
     if result is None:
         return NOTHING, b""
@@ -64,11 +65,13 @@ def _json(result: object) -> bytes:
         text = json.dumps(result, default=_plain, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
         value = text.encode()
     except RecursionError:
-        raise BadResult("the result is no JSON: it is nested too deep") from None
+        raise BadResult(TOO_DEEP) from None
     except (TypeError, ValueError) as error:
         raise BadResult(f"the result is no JSON: {error}") from None
     if len(value) > MAX_VALUE_BYTES:
         raise BadResult(f"the result is {len(value)} bytes of JSON, at most {MAX_VALUE_BYTES} are sent")
+    if is_too_deep(value):
+        raise BadResult(TOO_DEEP)
     return value
 
 

@@ -100,8 +100,9 @@ class Frame:
     def _at(self, n: int, decode: Callable[[], Picture]) -> Picture:
         picture = self._decoded.get(n)
         if picture is None:
-            picture = decode()
-            picture.setflags(write=False)
+            # Of an array of its own, a plug-in could make one that may be written; of read-only memory it cannot.
+            memory: Any = decode()
+            picture = np.asarray(memoryview(memory).toreadonly())
             self._decoded[n] = picture
         return picture
 
@@ -142,29 +143,41 @@ class DecodedFrames:
 class _Silence:
     """Keeps out of the log what libjpeg and libpng say of every damaged picture, past Python, to descriptor 2.
 
-    Plug-ins may decode in several threads: the first that begins turns it off, the last that ends turns it on.
+    Plug-ins may decode in several threads: the first that begins turns it off, the last that ends turns it on. A
+    plug-in may send descriptor 2 elsewhere, where it stays; one that closes it closes it for all, so that it then leads
+    again to where it led at first.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
-        self._log = -1
+        # Descriptors of its own, from before plug-ins are imported: later there may be none to be had.
+        self._nowhere = os.open(os.devnull, os.O_WRONLY)
+        self._at_first = _duplicate(2) or self._nowhere
+        self._log: int | None = None
 
     def __enter__(self) -> None:
         with self._lock:
             if not self._inside:
-                self._log = os.dup(2)
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, 2)
-                os.close(nowhere)
+                self._log = _duplicate(2)
+                os.dup2(self._nowhere, 2)
             self._inside += 1
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._inside -= 1
             if not self._inside:
-                os.dup2(self._log, 2)
-                os.close(self._log)
+                os.dup2(self._at_first if self._log is None else self._log, 2)
+                if self._log is not None:
+                    os.close(self._log)
+
+
+def _duplicate(descriptor: int) -> int | None:
+    """Another descriptor for the same; None when it is closed, or there are no more descriptors."""
+    try:
+        return os.dup(descriptor)
+    except OSError:
+        return None
 
 
 _silence: Final = _Silence()

@@ -57,7 +57,8 @@ class Lane:
         self._last: dict[int, Origin] = {}  # the newest frame of each stream that was begun
         self._ending: dict[int, Origin] = {}
         self._looked_at = time.monotonic()
-        self._published = self._done = 0
+        self._published = self._finished = 0
+        self._late: _Look | None = None  # the last look, if the plug-in did not keep up in it
 
     @property
     def in_hand(self) -> int:
@@ -72,6 +73,10 @@ class Lane:
         """A worker is told that the stream has ended."""
         if (last := self._last.pop(stream.id, None)) is not None:
             self._ending[stream.id] = last
+
+    def has(self, stream_id: int, seq: int) -> bool:
+        """Whether this run is under way; as for `end`."""
+        return (stream_id, seq) in self._in_hand if seq else stream_id in self._ending
 
     def end(self, stream_id: int, seq: int, seconds: float, well: bool) -> Origin | None:
         """A run has ended; returns what of, None if none was under way. `seq` 0 is the run at the stream's end."""
@@ -94,28 +99,54 @@ class Lane:
         self.subscription.restart_windows()
         return lost
 
-    def adjust_wish(self, streams: int) -> None:
+    @property
+    def ending(self) -> bool:
+        """Whether the worker has yet to say its last word of a stream."""
+        return bool(self._ending)
+
+    def adjust_wish(self, now: float, streams: int, lowest_hz: float) -> None:
         """Wish for fewer frames when the plug-in does not keep up, and for more when it does again.
 
+        Two looks have to agree, as a single slow call is none. What is done in none of them says nothing: the call goes
+        on, or the worker is being started.
+
         Args:
+            now: time.monotonic().
             streams: that the shard has; what is done is shared between them.
+            lowest_hz: it wishes for at least so many, unless it never wants as many.
         """
-        now = time.monotonic()
-        elapsed, self._looked_at = now - self._looked_at, now
-        published, self._published = self.subscription.published - self._published, self.subscription.published
         finished = self.done + self.failed
-        done, self._done = finished - self._done, finished
-        if not streams or not published or elapsed <= 0:
+        look = _Look(now - self._looked_at, self.subscription.published - self._published, finished - self._finished)
+        self._looked_at, self._published, self._finished = now, self.subscription.published, finished
+        own, wish = self.description.rate_hz, self.subscription.wish_hz
+        if not streams:
+            self.subscription.wish(own)
+            self._late = None
             return
-        wish, own = self.subscription.wish_hz, self.description.rate_hz
-        came_hz, done_hz = published / elapsed / streams, done / elapsed / streams
-        if done_hz < KEEPING_UP * (came_hz if own is None else min(came_hz, own)):
-            lower = max(WISH_BEYOND * done_hz, LOWEST_WISH_HZ)
-            if wish is None or lower < wish:
-                self.subscription.wish(lower)
-        elif wish != own and wish is not None:
+        if not look.keeps_up(own, streams):
+            before, self._late = self._late, look
+            if before is not None and look.finished:
+                done_hz = (before.finished + look.finished) / (before.seconds + look.seconds) / streams
+                lower = max(WISH_BEYOND * done_hz, min(lowest_hz, own or lowest_hz), LOWEST_WISH_HZ)
+                if wish is None or lower < wish:
+                    self.subscription.wish(lower)
+            return
+        self._late = None
+        if wish is not None and wish != own:
             more = WISH_STEP * wish
             self.subscription.wish(own if more >= (own or HIGHEST_WISH_HZ) else more)
+
+
+class _Look(NamedTuple):
+    """What a lane has got and done in a while."""
+
+    seconds: float
+    published: int
+    finished: int
+
+    def keeps_up(self, own_hz: float | None, streams: int) -> bool:
+        wanted = self.published if own_hz is None else min(self.published, own_hz * self.seconds * streams)
+        return self.finished >= KEEPING_UP * wanted
 
 
 class Assignment(NamedTuple):

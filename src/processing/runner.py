@@ -18,14 +18,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, NoReturn
 
-from children import Child, ChildFailed, Children, Payload, decoding_environ
+from children import STEADY_SEC, Child, ChildFailed, Children, Payload, decoding_environ, ended_with
 from frames import InvalidFrame, Limits, read_header
 from green import Task, sleep, spawn
 from hub import FrameHub, Policy, Result, Stream, Subscription
 from processing import wire
 from processing.lanes import Assignment, End, Lane, Origin, Work
+from processing.watchdog import TOO_LARGE
 from processing.wire import Description, Job, Report
 from rate import OncePerSecond
+from ring import BrokenRing
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +80,7 @@ class Worker:
     Args:
         specs: of the plug-ins, MODULE:NAME.
         lanes: theirs, in the same order; none before the first worker has described them.
-        on_culprit: called with a lane whose plug-in has ended the worker that others were in too.
+        on_culprit: called with a lane whose plug-in has ended, or may have ended, the worker that others are in too.
 
     Attributes:
         descriptions: what the plug-ins have said of themselves.
@@ -99,6 +101,7 @@ class Worker:
         self.descriptions: list[Description] = []
         self._on_culprit = on_culprit
         self._running: Lane | None = None  # whose plug-in is at work, where there are several
+        self._unexplained_at = -math.inf  # it ended, and nobody knows why
         self._said = OncePerSecond()
         self.child: Child[Assignment | End] = Child(
             name,
@@ -110,6 +113,7 @@ class Worker:
             deadline_sec=DEADLINE_MARGIN_SEC,
             start_sec=SETUP_SEC,
             on_answer=self._receive,
+            owes=lambda: any(lane.ending for lane in self.work.lanes),
             on_end=self._lose,
             environ={name: "1" for name in ONE_THREAD if name not in os.environ} | decoding_environ(limits.max_pixels),
         )
@@ -129,20 +133,23 @@ class Worker:
         try:
             report = Report.unpack(answer)
         except struct.error:
-            return self._complain(f"an answer of {len(answer)} bytes")
+            raise BrokenRing(f"an answer of {len(answer)} bytes came") from None
         if report.kind == wire.DESCRIPTION:
             return self._describe(report.payload)
         if report.plugin >= len(self.work.lanes):
-            return self._complain(f"an answer of plug-in {report.plugin}, it has {len(self.work.lanes)}")
+            raise BrokenRing(f"plug-in {report.plugin} answered, it has {len(self.work.lanes)}")
         lane = self.work.lanes[report.plugin]
         if report.kind == wire.BEGUN:
+            if self._running is not None or not lane.has(report.stream_id, report.seq):
+                raise BrokenRing("a plug-in began what it was not asked")
             self._running = lane
+            self.child.deadline_sec = lane.description.deadline_sec + DEADLINE_MARGIN_SEC
             return None
         self._running = None
-        value, failure = _value_of(report)
+        value, text, failure = _value_of(report)
         origin = lane.end(report.stream_id, report.seq, report.seconds, failure is None)
         if origin is None:
-            return self._complain("an answer to what it was not asked")
+            raise BrokenRing("a plug-in answered what it was not asked")
         if failure is not None:
             if self._said.allows(lane.description.name, time.monotonic()):
                 logger.warning("%s, frame %d of %s: %s", lane.description.name, origin.seq, origin.stream.name, failure)
@@ -150,7 +157,7 @@ class Worker:
         elif report.kind in (wire.VALUE, wire.PICTURE):
             name = lane.description.name
             origin.stream.answer(
-                Result(origin.stream, origin.seq, name, value, origin.reply_to, origin.received_at, time.time())
+                Result(origin.stream, report.seq, name, value, origin.reply_to, origin.received_at, time.time(), text)
             )
         return None
 
@@ -158,15 +165,15 @@ class Worker:
         try:
             self.descriptions = [_checked(Description(**one)) for one in json.loads(payload)]
         except (ValueError, TypeError, RecursionError) as error:
-            return self._complain(f"a description that nobody understands ({error})")
+            raise BrokenRing(f"it describes its plug-ins so that nobody understands it: {error}") from None
         if self.work.lanes and self.descriptions != [lane.description for lane in self.work.lanes]:
-            self._complain("another description than at the start")
+            logger.warning("%s: a plug-in has changed since the server was started", self.child.name)
         self.child.deadline_sec = sum(one.deadline_sec for one in self.descriptions) + DEADLINE_MARGIN_SEC
         return None
 
     def _lose(self, why: str) -> None:
-        """The process has ended; what it had in hand is lost, and who was at work, or could not be loaded again, may
-        have ended it."""
+        """The process has ended, and what it had in hand is lost. Who was at work has ended it, or could not be loaded
+        again; where that is not known for the second time, or too much memory was taken, it may have been any."""
         running, self._running = self._running, None
         lanes = list(self.work.lanes)
         if running is None:
@@ -176,18 +183,23 @@ class Worker:
             if lane is running:
                 for origin in lost:
                     _tell_of_failure(lane, origin)
-        if running is not None and len(lanes) > 1:
-            self._on_culprit(self, running)
+        culprits = [] if running is None else [running]
+        if why == ended_with(TOO_LARGE):
+            culprits = lanes
+        elif running is None:
+            now = time.monotonic()
+            if now - self._unexplained_at < STEADY_SEC:
+                culprits = lanes
+            self._unexplained_at = now
+        for lane in culprits:
+            if len(self.work.lanes) > 1:
+                self._on_culprit(self, lane)
 
     def _named_in(self, why: str) -> Lane | None:
         """The plug-in that a worker which cannot load its plug-ins names first."""
         return next(
             (lane for spec, lane in zip(self.specs, self.work.lanes, strict=True) if why.startswith(f"{spec}:")), None
         )
-
-    def _complain(self, what: str) -> None:
-        if self._said.allows("", time.monotonic()):
-            logger.warning("%s: %s came, and is not used", self.child.name, what)
 
 
 class Processing:
@@ -198,15 +210,24 @@ class Processing:
         workers: how many shards.
         limits: of the images that may come.
         memory_bytes: what a worker may have in memory.
+        lowest_wish_hz: a plug-in that does not keep up wishes for at least so many frames a second.
     """
 
     def __init__(
-        self, hub: FrameHub, children: Children, specs: Sequence[str], workers: int, limits: Limits, memory_bytes: int
+        self,
+        hub: FrameHub,
+        children: Children,
+        specs: Sequence[str],
+        workers: int,
+        limits: Limits,
+        memory_bytes: int,
+        lowest_wish_hz: float,
     ) -> None:
         self._hub = hub
         self._children = children
         self._limits = limits
         self._memory_bytes = memory_bytes
+        self._lowest_wish_hz = lowest_wish_hz
         self._descriptions: list[Description] = []
         self._shard_of: dict[int, int] = {}  # of the streams that are live
         self._lanes: list[list[Lane]] = [[] for _ in range(workers)]
@@ -257,7 +278,8 @@ class Processing:
         try:
             worker.child.start()
         except ChildFailed as error:
-            raise CannotProcess(str(error)) from None
+            named = any(str(error).startswith(f"{spec}:") for spec in worker.specs)
+            raise CannotProcess(f"{error}" if named else f"a worker for {', '.join(worker.specs)}: {error}") from None
         if not self._descriptions:
             self._descriptions = worker.descriptions
         if worker.descriptions != self._descriptions or len(worker.descriptions) != len(worker.specs):
@@ -296,7 +318,7 @@ class Processing:
     def _isolate(self, worker: Worker, lane: Lane) -> None:
         """Give a plug-in that ended its worker one of its own."""
         name = lane.description.name
-        logger.warning("the plug-in %s has ended %s, and gets a worker of its own", name, worker.child.name)
+        logger.warning("the plug-in %s may have ended %s, and gets a worker of its own", name, worker.child.name)
         spec = worker.remove(lane)
         self._worker(f"{worker.child.name}-{name}", [spec], [lane]).child.start_later()
 
@@ -307,7 +329,7 @@ class Processing:
             counts = Counter(shard for stream, shard in self._shard_of.items() if stream in live)
             for shard, lanes in enumerate(self._lanes):
                 for lane in lanes:
-                    lane.adjust_wish(counts[shard])
+                    lane.adjust_wish(time.monotonic(), counts[shard], self._lowest_wish_hz)
 
 
 def _encode(item: Assignment | End) -> Payload | bytes:
@@ -352,27 +374,39 @@ def _checked(description: Description) -> Description:
     return description
 
 
-def _value_of(report: Report) -> tuple[Any, str | None]:
-    """What a plug-in said, or why that is not taken."""
+def _value_of(report: Report) -> tuple[Any, str | None, str | None]:
+    """What a plug-in said, as ASCII JSON too unless it is a picture, or why that is not taken."""
     payload = report.payload
     if report.kind == wire.NOTHING:
-        return None, None
+        return None, None, None
     if report.kind == wire.FAILED:
-        return None, payload[:MAX_FAILURE_BYTES].decode(errors="replace")
+        return None, None, payload[:MAX_FAILURE_BYTES].decode(errors="replace")
     if report.kind == wire.PICTURE:
         try:
             read_header(payload)
         except InvalidFrame as error:
-            return None, f"its picture is none: {error}"
-        return payload, None
+            return None, None, f"its picture is none: {error}"
+        return payload, None, None
     if report.kind != wire.VALUE:
-        return None, f"an answer of kind {report.kind}"
+        return None, None, f"an answer of kind {report.kind}"
     if len(payload) > wire.MAX_VALUE_BYTES:
-        return None, f"a result of {len(payload)} bytes, at most {wire.MAX_VALUE_BYTES} are taken"
+        return None, None, f"a result of {len(payload)} bytes, at most {wire.MAX_VALUE_BYTES} are taken"
+    if wire.is_too_deep(payload):
+        return None, None, f"a result of more than {wire.MAX_VALUE_DEPTH} lists or objects in one another"
     try:
-        return json.loads(payload, parse_constant=_refuse), None
+        text = str(payload, "utf-8")
+        value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        # To all clients it goes as ASCII, as all else does.
+        return value, text if text.isascii() else json.dumps(value, separators=(",", ":")), None
     except (ValueError, RecursionError) as error:
-        return None, f"its result is not JSON: {error}"
+        return None, None, f"its result is not JSON: {error}"
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"{number[:20]} is beyond what a float can hold")
+    return value
 
 
 def _refuse(constant: str) -> NoReturn:

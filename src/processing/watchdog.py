@@ -3,15 +3,16 @@
 The plug-in's own code cannot be stopped from within its process, so the process ends, and the server starts another.
 """
 
-import faulthandler
 import os
 import resource
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
+
+from processing.log import SAY_SEC, Log
 
 #: How often it looks: a deadline is noticed so much later, and a leak of 1 GB a second has grown by 250 MB.
 LOOK_SEC: Final = 0.25
@@ -34,13 +35,13 @@ class Watchdog:
 
     Args:
         memory_bytes: what the process may have in memory; 0 for all there is.
+        log: where it says why it ends the process.
     """
 
-    def __init__(self, memory_bytes: int) -> None:
+    def __init__(self, memory_bytes: int, log: Log) -> None:
         self._memory_bytes = memory_bytes
+        self._log = log
         self._call: _Call | None = None
-        # Messages must come out though the plug-in holds Python's own standard error, or has closed it.
-        self._log = os.dup(sys.stderr.fileno())
 
     def start(self) -> None:
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
@@ -80,10 +81,21 @@ class Watchdog:
                 )
 
     def _end(self, status: int, why: str) -> None:
-        os.write(self._log, f"processing: {why}: this worker ends\n".encode())
-        if status == TOO_LATE:
-            faulthandler.dump_traceback(self._log)  # where it hangs
-        os._exit(status)
+        """Say why, and end the process, whatever becomes of what is said."""
+        try:
+            with suppress(RuntimeError):  # no thread is to be had
+                # A plug-in may fill a log that nobody reads between a look for room in it and the write.
+                threading.Thread(target=_end_soon, args=(status,), name="watchdog's end", daemon=True).start()
+            self._log.say(f"processing: {why}: this worker ends\n")
+            if status == TOO_LATE:
+                self._log.say_where()
+        finally:
+            os._exit(status)
+
+
+def _end_soon(status: int) -> None:
+    time.sleep(3 * SAY_SEC)
+    os._exit(status)
 
 
 def resident_bytes() -> int:

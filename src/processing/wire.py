@@ -16,6 +16,7 @@ The first is `DESCRIPTION`. Then each run is answered once, in any order, `BEGUN
 plug-ins, so that it is known who was at work when a worker ends.
 """
 
+from itertools import accumulate
 from struct import Struct
 from typing import Final, NamedTuple, Self
 
@@ -42,10 +43,30 @@ MAX_PLUGINS: Final = 255
 MAX_WINDOW: Final = 65_535
 #: The longest header: a slot must hold it and the largest image.
 MAX_JOB_HEADER_BYTES: Final = _JOB.size + 2 * 255 + MAX_PLUGINS * _RUN.size
-#: What a result in JSON may have: some thousand boxes. The server's loop has to read it, which takes 1 ms.
+#: What a result in JSON may have: some thousand boxes. The server's loop has to read it, which takes 1.4 ms for 4,000
+#: boxes, at worst 5; then its text is passed on as it is.
 MAX_VALUE_BYTES: Final = 64 * 1024
+#: How deep its lists and objects may be in one another, as for what clients send: whatever walks through them calls
+#: itself, and Python stops at 1,000.
+MAX_VALUE_DEPTH: Final = 100
 #: A picture is only passed on.
 MAX_PICTURE_BYTES: Final = MAX_ANSWER_BYTES - _REPORT.size
+
+
+#: A bracket as a step, deeper or back, in a signed byte; and all that is none.
+_STEP: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[{]}"))
+
+
+def is_too_deep(value: bytes) -> bool:
+    """Whether lists and objects of a JSON text are more than `MAX_VALUE_DEPTH` in one another; also of one that is
+    none, then it may be either."""
+    if value.count(b"[") + value.count(b"{") <= MAX_VALUE_DEPTH:
+        return False
+    if b"\\" in value:
+        value = value.replace(b"\\\\", b"").replace(b'\\"', b"")
+    steps = b"".join(value.split(b'"')[::2]).translate(_STEP, _NO_BRACKETS)  # outside of texts
+    return max(accumulate(memoryview(steps).cast("b")), default=0) > MAX_VALUE_DEPTH
 
 
 class Run(NamedTuple):

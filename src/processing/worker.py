@@ -1,15 +1,14 @@
 """The loop of a worker: gives frames to plug-ins, each stream to instances of its own, and reports what they say."""
 
 import json
-import sys
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Final, NoReturn
 
 from processing.contract import Instance, Plugin, one_line
 from processing.encoding import BadResult, encode
 from processing.frame import DecodedFrames, Frame, Undecodable
+from processing.log import Log
 from processing.watchdog import Watchdog
 from processing.wire import BEGUN, FAILED, NOTHING, Job, Report, Run
 from ring import RingReader
@@ -35,12 +34,14 @@ class Worker:
     Args:
         reader: only this thread may use it.
         plugins: numbered as they stand here.
+        log: where tracebacks go.
     """
 
-    def __init__(self, reader: RingReader, plugins: Sequence[Plugin], watchdog: Watchdog) -> None:
+    def __init__(self, reader: RingReader, plugins: Sequence[Plugin], watchdog: Watchdog, log: Log) -> None:
         self._reader = reader
         self._plugins = plugins
         self._watchdog = watchdog
+        self._log = log
         self._streams: dict[tuple[int, int], _Stream] = {}  # by stream and plug-in
         self._decoded = DecodedFrames()
         self._traceback_due = [0.0] * len(plugins)
@@ -116,28 +117,23 @@ class Worker:
 
     def _outcome(self, number: int, what: str, call: Callable[[], object]) -> tuple[int, bytes]:
         description = self._plugins[number].description
-        try:
-            with self._watchdog.watching(f"{description.name}, {what},", description.deadline_sec):
+        # What it raises is the plug-in's own as well: to ask for its text may take as long as a call, or raise more.
+        with self._watchdog.watching(f"{description.name}, {what},", description.deadline_sec):
+            try:
                 return encode(call())
-        except (Undecodable, BadResult) as error:
-            return FAILED, _failure(error)
-        except BaseException as error:  # also SystemExit: one plug-in has no say over the others
-            now = time.monotonic()
-            if now >= self._traceback_due[number]:
-                self._traceback_due[number] = now + TRACEBACK_SEC
-                print(f"processing: {description.name}, {what}:", file=sys.stderr)
-                _print_traceback(error)
-            return FAILED, _failure(error)
+            except BaseException as error:  # also SystemExit: one plug-in has no say over the others
+                if type(error) not in (Undecodable, BadResult):
+                    self._log_failure(number, what, error)
+                return FAILED, _failure(error)
+
+    def _log_failure(self, number: int, what: str, error: BaseException) -> None:
+        now = time.monotonic()
+        if now >= self._traceback_due[number]:
+            self._traceback_due[number] = now + TRACEBACK_SEC
+            self._log.say(f"processing: {self._plugins[number].description.name}, {what}:\n")
+            self._log.say_trace(error, without=__file__)
 
 
 def _failure(error: BaseException) -> bytes:
-    text = str(error) if isinstance(error, Undecodable | BadResult) else one_line(error)
+    text = str(error) if type(error) in (Undecodable, BadResult) else one_line(error)
     return text[:MAX_FAILURE_CHARS].encode(errors="replace")
-
-
-def _print_traceback(error: BaseException) -> None:
-    """The plug-in's own part of it."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
-        trace = trace.tb_next
-    traceback.print_exception(type(error), error, trace or error.__traceback__)

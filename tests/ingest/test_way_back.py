@@ -15,7 +15,7 @@ from client_sim.connection import Ack, Event
 from client_sim.protocol3 import Protocol3
 from phones import Phone
 from pictures import picture
-from rate import LOWER_AFTER_SEC, NO_LIMIT_HZ
+from rate import LOWER_AFTER_SEC, NO_LIMIT_HZ, TOLD_EVERY_SEC
 from running import running_server, until
 
 IDLE_HZ = 4.0
@@ -58,7 +58,7 @@ def test_a_result_goes_to_the_sender_of_the_frame_alone_under_the_event_that_it_
             one.log_in(name, "")
             one.send(picture(), *([event] if event else []))
         phone.send(picture(), *([event] if event else []))
-        values: list[Any] = [{"faces": [[1, 2, 30, 40]]}, [1, 2.5], "nobody", 5, True, None]
+        values: list[Any] = [{"faces": [[1, 2, 30, 40]]}, [1, 2.5], "nobody", "grün 😀 \u2028", 5, True, None]
         for value in values:
             say(quiet, "result", stream="Alice", value=json.dumps(value))
         image = picture(".png", 8, 8)
@@ -94,6 +94,18 @@ def test_a_client_of_the_old_protocol_gets_results_and_rates_too(quiet: AppProce
         assert next_message() == Event("setRate", (20.0,))
     finally:
         client.close()
+
+
+@pytest.mark.parametrize("transport", ["polling", "websocket"])
+def test_a_result_goes_to_the_client_as_the_text_that_was_checked(quiet: AppProcess, transport: str) -> None:
+    """What is in it is not looked at again: of 4,000 boxes that took the loop 10 ms."""
+    with phone_at(quiet, [transport]) as phone:
+        phone.log_in("Alice", "")
+        phone.send(picture())
+        text = '{"checked": [' + "[" * 99 + "]" * 99 + ", 1.50]}"
+        say(quiet, "result", stream="Alice", value='"the value, which is not looked at"', text=text, plugin='a "name"')
+        until(lambda: phone.named("result"), "the result")
+        assert phone.named("result") == [(json.loads(text), {"seq": 1, "plugin": 'a "name"'})]
 
 
 def test_results_of_the_former_stream_come_after_a_login_as_somebody_else(quiet: AppProcess) -> None:
@@ -138,6 +150,7 @@ def test_the_wanted_rate_is_told_after_the_login_in_acks_and_when_it_changes(qui
         assert phone.send(picture())["rate"] == IDLE_HZ
         say(quiet, "wish", hz=20)
         assert phone.send(picture())["rate"] == 20
+        until(lambda: len(phone.named("setRate")) == 2, "it is told")
         say(quiet, "wish", hz="null")
         assert phone.send(picture())["rate"] == 50, "the set rate"
         until(lambda: len(phone.named("setRate")) == 3, "the last is told")
@@ -148,6 +161,41 @@ def test_the_wanted_rate_is_told_after_the_login_in_acks_and_when_it_changes(qui
         assert time.monotonic() - began >= LOWER_AFTER_SEC - 0.1
         assert phone.named("setRate") == [(IDLE_HZ,), (20.0,), (50.0,), (IDLE_HZ,)]
         assert phone.send(picture())["rate"] == IDLE_HZ
+
+
+def test_what_changes_right_after_the_login_is_told_a_second_later(quiet: AppProcess) -> None:
+    with phone_at(quiet, ["websocket"]) as phone:
+        phone.log_in("Alice", "")
+        until(lambda: phone.named("setRate"), "the first is told")
+        began = time.monotonic()
+        for hz in (10, 30, 20):
+            say(quiet, "wish", hz=hz)
+        assert phone.send(picture())["rate"] == 30
+        assert phone.named("setRate") == [(IDLE_HZ,)]
+        until(lambda: len(phone.named("setRate")) == 2, "the newest is told")
+        assert time.monotonic() - began >= TOLD_EVERY_SEC - 0.1
+        assert phone.named("setRate") == [(IDLE_HZ,), (30.0,)]
+
+
+def test_logging_in_again_and_again_is_told_nothing_that_the_client_knows(quiet: AppProcess) -> None:
+    with phone_at(quiet, ["websocket"]) as phone:
+        for name in ("Alice", "Alice", "Bob", "Alice"):
+            phone.log_in(name, "")
+        phone.send(picture())
+        assert phone.named("setRate") == [(IDLE_HZ,)]
+        say(quiet, "wish", hz=20)
+        until(lambda: len(phone.named("setRate")) == 2, "what is new is told")
+        assert phone.named("setRate") == [(IDLE_HZ,), (20.0,)]
+
+
+@pytest.mark.parametrize("transports", TRANSPORTS.values(), ids=TRANSPORTS)
+def test_the_wanted_rate_is_told_after_a_login_in_connect_too(quiet: AppProcess, transports: list[str] | None) -> None:
+    auth = {"username": "Alice", "password": ""}
+    with Phone(f"http://127.0.0.1:{quiet.port}", transports, auth) as phone:
+        until(lambda: phone.named("setRate"), "it is told")
+        assert phone.log_in("Alice", "") is True
+        assert phone.send(picture())["rate"] == IDLE_HZ
+        assert phone.named("setRate") == [(IDLE_HZ,)]
 
 
 def test_a_client_that_does_not_obey_the_wanted_rate_is_served_as_well(quiet: AppProcess) -> None:
@@ -168,6 +216,11 @@ def test_without_a_limit_acks_name_no_rate_once_every_frame_is_wanted(tmp_path: 
         assert "rate" not in phone.send(picture())
         until(lambda: len(phone.named("setRate")) == 2, "it is told")
         assert phone.named("setRate") == [(IDLE_HZ,), (NO_LIMIT_HZ,)]
+        for auth in (None, {"username": "Bob", "password": ""}):
+            with Phone(f"http://127.0.0.1:{server.port}", auth=auth) as other:
+                other.log_in("Bob", "")
+                assert "rate" not in other.send(picture())
+                assert other.named("setRate") == [], "whom nothing limits is told nothing at the login"
 
 
 def test_a_user_may_have_a_limit_of_their_own_which_all_their_streams_keep(tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ def test_the_window_finds_a_word_in_each_25_frames(start_worker, examples: Path)
 def test_the_numbers_in_the_document_are_those_of_the_code() -> None:
     assert f"| `deadline` | {contract.DEADLINE_SEC:g} |" in DOCUMENT
     assert f"At most {wire.MAX_VALUE_BYTES >> 10} KiB" in DOCUMENT
+    assert f"at most {wire.MAX_VALUE_DEPTH} lists or dicts in one another" in DOCUMENT
     assert {f"image/{kind}" for kind in ("jpeg", "png", "webp")} == encoding.PICTURES
 
 

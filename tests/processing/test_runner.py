@@ -170,7 +170,7 @@ def test_who_is_too_slow_asks_for_less_and_every_frame_is_accounted_for(tmp_path
         plugged_in(tmp_path, "slow", arguments=("--process-workers", "1")) as server,
         logged_in(server, "Alice") as alice,
     ):
-        assert alice.named("setRate")[-1] == (60.0,)
+        until(lambda: alice.named("setRate") == [(60.0,)], "it is told the rate")
         end = time.monotonic() + 12
         while time.monotonic() < end and alice.named("setRate")[-1][0] > 7:
             assert alice.send(picture())["accepted"], "what is wanted is never enforced"
@@ -186,12 +186,82 @@ def test_who_is_too_slow_asks_for_less_and_every_frame_is_accounted_for(tmp_path
 
 def test_a_plugin_gets_as_many_frames_as_it_wants(tmp_path: Path) -> None:
     with plugged_in(tmp_path, "twice_a_second") as server, logged_in(server, "Alice") as alice:
-        assert alice.named("setRate")[-1] == (2.0,)
+        until(lambda: alice.named("setRate") == [(2.0,)], "it is told the rate")
         end = time.monotonic() + 3
         while time.monotonic() < end:
             alice.send(picture())
             time.sleep(0.05)
         assert 5 <= len(results(alice, "twice_a_second")) <= 8
+
+
+def test_who_wants_few_frames_holds_up_nobody(tmp_path: Path) -> None:
+    """Nor does a frame of a stream that is not due hold up the first one of another."""
+    with (
+        plugged_in(tmp_path, "seldom", "Counter", arguments=("--process-workers", "1")) as server,
+        logged_in(server, "Alice") as alice,
+        logged_in(server, "Bob") as bob,
+    ):
+        for number in range(1, 31):
+            alice.send(picture())
+            until(lambda number=number: len(results(alice, "Counter")) == number, "the result", within_sec=2)
+        assert results(alice, "seldom") == [1]
+        bob.send(picture())
+        until(lambda: results(bob, "seldom") == [1], "the first of another stream", within_sec=2)
+        assert plugin_frames(server, "Counter") == {"done": 31, "failed": 0, "lost": 0, "dropped": 0, "waiting": 0}
+
+
+def test_last_words_may_take_their_time(tmp_path: Path) -> None:
+    """Together they take longer than one may: that is no hang."""
+    with plugged_in(tmp_path, "Ends", arguments=("--process-workers", "1")) as server:
+        with logged_in(server, "Alice") as alice:
+            cameras = [logged_in(server, f"camera{number}") for number in range(9)]
+            for camera in (*cameras, alice):
+                camera.send(picture())
+                until(lambda camera=camera: results(camera, "Ends"), "the result")
+            for camera in cameras:
+                camera.client.disconnect()
+            alice.send(picture())
+            until(lambda: results(alice, "Ends") == [1, 2], "all is done", within_sec=20)
+            for number in range(9):
+                last = server.get(f"/api/v1/streams/camera{number}/result")["Ends"]
+                assert (last["result"], last["seq"]) == ("the end", 0)
+        assert "started again" not in "".join(server.log)
+        assert plugin_frames(server, "Ends")["lost"] == 0
+
+
+def test_where_nobody_knows_who_ends_a_worker_each_gets_one_at_the_second_time(tmp_path: Path) -> None:
+    with (
+        plugged_in(tmp_path, "Counter", "ends_it_later", arguments=("--process-workers", "1")) as server,
+        logged_in(server, "Alice") as alice,
+        logged_in(server, "Bob") as bob,
+    ):
+        for workers in (1, 2):
+            bob.send(picture())
+            until(lambda workers=workers: len(children_of(server.process.pid, "processing")) < workers, "it has ended")
+            until(
+                lambda workers=workers: len(children_of(server.process.pid, "processing")) == workers,
+                f"{workers} workers",
+            )
+
+        def counted() -> bool:
+            before = len(results(alice, "Counter"))
+            alice.send(picture())
+            time.sleep(0.1)
+            return len(results(alice, "Counter")) > before
+
+        until(counted, "the other one is back")
+        worker = results(alice, "Counter")[-1]["pid"]
+        for _ in range(3):
+            bob.send(picture())
+            until(counted, "it goes on", within_sec=2)
+        assert {result["pid"] for result in results(alice, "Counter")[-3:]} == {worker}
+
+
+def test_a_worker_that_ends_is_missed_also_if_it_leaves_somebody_behind(tmp_path: Path) -> None:
+    with plugged_in(tmp_path, "leaves_somebody_behind") as server, logged_in(server, "Bob") as bob:
+        bob.send(picture())
+        until(lambda: "it ended with status 3" in "".join(server.log), "its end is seen", within_sec=3)
+        until(lambda: bob.error_codes() == ["processing_failed"], "and told")
 
 
 def test_the_server_ends_while_a_plugin_works(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -67,6 +69,36 @@ def test_pixels_are_decoded_once_for_all_plug_ins_and_none_can_spoil_them(start_
     assert first.value == "assignment destination is read-only"
     decoded = cv2.imdecode(np.frombuffer(picture(), np.uint8), cv2.IMREAD_COLOR)
     assert second.value == [True, True, [48, 64, 3], "uint8", False, decoded.sum()]
+
+
+@pytest.mark.parametrize("extension", [".jpg", ".png"])
+@pytest.mark.parametrize("pixels", ["frame.pixels", "frame.reduced(2)"])
+def test_pixels_cannot_be_made_writeable_nor_can_what_they_are_a_view_of(
+    start_worker, pixels: str, extension: str
+) -> None:
+    worker = start_worker(
+        f"""
+        import numpy as np
+
+        def spoil(frame):
+            said = []
+            for array in ({pixels}, {pixels}.view(), {pixels}.base):
+                try:
+                    array.setflags(write=True)
+                    array[:] = 0
+                except (ValueError, AttributeError) as error:
+                    said.append(type(error).__name__)
+            return said
+
+        def look(frame):
+            return [{pixels}.any(), {pixels}.copy().flags.writeable]
+        """,
+        "spoil",
+        "look",
+    )
+    worker.send(image=picture(extension))
+    spoilt, look = worker.told(2)
+    assert (len(spoilt.value), look.value) == (3, [True, True])
 
 
 @pytest.mark.parametrize("extension", [".jpg", ".png", ".webp", ".bmp"])
@@ -248,10 +280,13 @@ def test_frames_of_a_window_are_decoded_once_and_their_pixels_are_bounded(start_
         ("np.array([1.5, 2.5])", [1.5, 2.5]),
         ("np.arange(3, dtype=np.uint8)", [0, 1, 2]),
         ("'x' * 65534", "x" * 65534),
+        ("json.loads('[' * 100 + ']' * 100)", json.loads("[" * 100 + "]" * 100)),
+        ("'[' * 101", "[" * 101),
+        ("[[]] * 5000", [[]] * 5000),
     ],
 )
 def test_a_result_may_be_any_json_data_with_numpy_numbers_in_it(start_worker, expression: str, value: object) -> None:
-    worker = start_worker(f"import numpy as np\n\ndef say(frame):\n    return {expression}", "say")
+    worker = start_worker(f"import json\nimport numpy as np\n\ndef say(frame):\n    return {expression}", "say")
     told = worker.ask()
     assert (told.kind, told.value) == ("value", value)
 
@@ -293,7 +328,9 @@ def test_a_result_may_be_an_array_of_pixels_which_becomes_a_jpeg(start_worker, e
         ("object", "the result is no JSON: it holds type \"<class 'object'>\""),
         ("'\\ud800'", "the result is no JSON: 'utf-8' codec can't encode character '\\ud800' in position 1"),
         ("loop", "the result is no JSON: Circular reference detected"),
-        ("deep", "the result is no JSON: it is nested too deep"),
+        ("deep", "the result has more than 100 lists or objects in one another"),
+        ("lists_in(101)", "the result has more than 100 lists or objects in one another"),
+        ("{'found': lists_in(100)}", "the result has more than 100 lists or objects in one another"),
         ("'x' * 65535", "the result is 65537 bytes of JSON, at most 65536 are sent"),
         ("b'no picture'", "the result's bytes are no picture: the first bytes are '6e 6f 20"),
         ("b''", "the result's bytes are no picture: the first bytes are ''"),
@@ -317,6 +354,9 @@ def test_what_nobody_can_be_sent_fails_with_its_reason(start_worker, expression:
         deep = []
         for _ in range(100_000):
             deep = [deep]
+
+        def lists_in(depth):
+            return [lists_in(depth - 1)] if depth > 1 else []
 
         def say(frame):
             return {expression}
@@ -635,6 +675,157 @@ def test_a_traceback_shows_the_plug_ins_own_lines_and_comes_once_a_second(start_
     assert "worker.py" not in worker.log
 
 
+@pytest.mark.parametrize(
+    "close",
+    [
+        "os.close(2)",
+        "sys.stderr.close()",
+        "sys.stderr = None",
+        "sys.stderr.buffer.close()",
+        "os.close(2); sys.stderr.close()",
+    ],
+)
+def test_a_plug_in_that_closes_standard_error_costs_itself_a_frame_and_the_others_nothing(
+    start_worker, close: str
+) -> None:
+    worker = start_worker(
+        f"""
+        import os, sys
+
+        def bad(frame):
+            if frame.seq == 1:
+                {close}
+            raise ValueError("no")
+
+        def good(frame):
+            return frame.pixels.shape
+        """,
+        "bad",
+        "good",
+    )
+    for seq in (1, 2):
+        worker.send(seq)
+        bad, good = worker.told(2)
+        assert (bad.kind, bad.value) == ("failed", "ValueError: no")
+        assert (good.kind, good.value) == ("value", [48, 64, 3])
+    assert worker.log.startswith("processing: bad, frame 1 of stream 7:\nTraceback")
+    assert "in bad" in worker.log
+
+
+def test_what_others_print_is_in_the_log_after_a_plug_in_has_closed_standard_error(start_worker) -> None:
+    worker = start_worker(
+        """
+        import os, sys
+
+        def bad(frame):
+            os.close(2)
+            sys.stderr.close()
+            sys.stdout.close()
+
+        def good(frame):
+            frame.pixels
+            print("printed")
+            os.write(2, b"written\\n")
+        """,
+        "bad",
+        "good",
+    )
+    worker.send()
+    assert [told.kind for told in worker.told(2)] == ["nothing", "nothing"]
+    assert worker.log == "printed\nwritten\n"
+
+
+def test_where_a_plug_in_sends_standard_error_it_stays_when_something_was_decoded(start_worker, tmp_path: Path) -> None:
+    worker = start_worker(
+        """
+        import os
+
+        def look(frame):
+            os.dup2(os.open("mine", os.O_CREAT | os.O_WRONLY), 2)
+            frame.pixels
+            os.write(2, b"written")
+        """,
+        "look",
+    )
+    assert worker.ask().kind == "nothing"
+    assert (tmp_path / "mine").read_text() == "written"
+
+
+@pytest.mark.parametrize(
+    ("definition", "said"),
+    [
+        ("__str__ = lambda self: sys.exit(3)", "Odd"),
+        ("__str__ = lambda self: 1 / 0", "Odd"),
+        ("__str__ = lambda self: Text('x')", "Odd"),
+        ("__cause__ = property(lambda self: sys.exit(3))", "Odd: why"),
+        ("__class__ = property(lambda self: sys.exit(3))", "Odd: why"),
+        ("__traceback__ = property(lambda self: sys.exit(3))", "Odd: why"),
+    ],
+)
+@pytest.mark.parametrize("base", ["Exception", "BaseException", "Undecodable"])
+def test_an_exception_that_cannot_be_reported_is_a_failure_like_others(
+    start_worker, base: str, definition: str, said: str
+) -> None:
+    worker = start_worker(
+        f"""
+        import sys
+        from processing.frame import Undecodable
+
+        class Text(str):
+            def strip(self): sys.exit(3)
+            def __getitem__(self, key): sys.exit(3)
+
+        class Odd({base}):
+            {definition}
+
+        def bad(frame):
+            raise Odd("why")
+
+        def good(frame):
+            return frame.seq
+        """,
+        "bad",
+        "good",
+    )
+    for seq in (1, 2):
+        worker.send(seq)
+        bad, good = worker.told(2)
+        assert (bad.kind, good.value) == ("failed", seq)
+        assert bad.value == said
+
+
+def test_an_exception_whose_text_never_comes_is_noticed_at_the_deadline(start_worker) -> None:
+    worker = start_worker(
+        """
+        class Odd(Exception):
+            def __str__(self):
+                while True: pass
+
+        def bad(frame):
+            raise Odd
+
+        bad.deadline = 0.5
+        """,
+        "bad",
+    )
+    worker.send()
+    assert worker.status() == TOO_LATE
+    assert "in __str__" in worker.log
+
+
+@pytest.mark.parametrize("close", ["sys.stderr.close()", "sys.stderr.buffer.close()", "os.close(2)"])
+@pytest.mark.parametrize("when", ["import", "setup"])
+def test_a_plug_in_that_closes_standard_error_and_cannot_be_used_is_refused_in_one_line(
+    start_worker, when: str, close: str
+) -> None:
+    source = f"import os, sys\ndef fail():\n    {close}\n    1 / 0\ndef look(frame): ...\n"
+    worker = start_worker(source + ("fail()" if when == "import" else "setup = fail"), "look")
+    what = "cannot be imported" if when == "import" else "its setup failed"
+    assert worker.failure.startswith(f"plug:look: {what}: ZeroDivisionError: division by zero")
+    assert worker.status() == 2
+    assert "in fail" in worker.log
+
+
 def test_a_failure_is_told_in_so_many_words_at_most(start_worker) -> None:
     worker = start_worker("def bad(frame):\n    raise ValueError('x' * 5000)", "bad")
     assert worker.ask().value == "ValueError: " + "x" * 288
@@ -736,6 +927,39 @@ def test_a_plug_in_that_hangs_ends_the_worker_at_its_deadline_which_names_it(
     what = "the end of stream 7" if when == "finish" else "frame 1 of stream 7"
     assert worker.log.startswith(f"processing: Slow, {what}, took more than its 0.6 s: this worker ends\n")
     assert "in hang" in worker.log
+
+
+@pytest.fixture
+def full_pipe() -> Iterator[int]:
+    """The writing end of a pipe that is full, and that nobody reads."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, bytes(4096))
+    os.set_blocking(writing, True)
+    yield writing
+    os.close(reading)
+    os.close(writing)
+
+
+@pytest.mark.parametrize("hang", ["time.sleep(60)", "print('a word')", "os.write(2, b'a word')"])
+def test_a_worker_whose_log_nobody_reads_ends_at_a_deadline_all_the_same(
+    start_worker, full_pipe: int, hang: str
+) -> None:
+    worker = start_worker(
+        f"import os, time\n\ndef slow(frame):\n    {hang}\n\nslow.deadline = 0.5", "slow", stderr=full_pipe
+    )
+    worker.send()
+    began = time.monotonic()
+    assert worker.status() == TOO_LATE
+    assert time.monotonic() - began < 3
+    assert os.get_blocking(full_pipe), "others share it"
+
+
+def test_a_worker_whose_log_nobody_reads_reports_failures_all_the_same(start_worker, full_pipe: int) -> None:
+    worker = start_worker("def bad(frame):\n    raise ValueError('no')", "bad", stderr=full_pipe)
+    assert [worker.ask(seq).value for seq in (1, 2, 3)] == ["ValueError: no"] * 3
 
 
 def test_a_plug_in_may_be_slow_again_and_again_within_its_deadline(start_worker) -> None:
