@@ -8,7 +8,6 @@ Rule 2. What is left out is counted and said, at most once a second.
 Rule 3. A line that is no longer than `PIECE_BYTES` is passed on whole or not at all.
 """
 
-import importlib.util
 import logging
 import os
 import select
@@ -16,7 +15,6 @@ import time
 
 # The C functions themselves: those that eventlet puts into `os` wait on the loop.
 from posix import read, write
-from types import ModuleType
 from typing import Final
 
 import green
@@ -174,23 +172,9 @@ def _nothing() -> None:
     """What there is to stop before anything has begun."""
 
 
-def _original_select() -> ModuleType:
-    """`select` with its `poll`, which eventlet takes away since it would wait; here it is asked for no time at all."""
-    spec = importlib.util.find_spec("select")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-_room: Final = _original_select().poll()
-_room.register(_STANDARD_ERROR, select.POLLOUT)
-
-
 def _is_writable() -> bool:
     """Whether standard error takes `PIECE_BYTES` without waiting."""
-    return bool(_room.poll(0))
+    return green.is_writable(_STANDARD_ERROR)
 
 
 def _write(piece: bytes) -> bool:

@@ -17,7 +17,7 @@ warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated", category
 
 import eventlet  # noqa: E402
 import eventlet.semaphore  # noqa: E402
-from eventlet import greenthread, hubs, tpool  # noqa: E402
+from eventlet import greenthread, hubs, patcher, tpool  # noqa: E402
 from greenlet import GreenletExit, getcurrent  # noqa: E402
 
 logger = logging.getLogger(__name__)
@@ -34,6 +34,9 @@ OFFLOAD_WAIT_SEC: Final = 30.0
 
 #: How often `finish_offloaded` looks.
 FINISH_STEP_SEC: Final = 0.02
+
+#: With its `poll`, which eventlet takes away as it would wait.
+_select: Final = patcher.original("select")
 
 _pools = {purpose: eventlet.semaphore.Semaphore(bound) for purpose, bound in OFFLOAD_POOLS.items()}
 
@@ -150,6 +153,13 @@ def on_readable(fileno: int, callback: Callable[[], object]) -> Callable[[], Non
             hub.remove(listener)
 
     return cancel
+
+
+def is_writable(fileno: int) -> bool:
+    """Whether a file descriptor takes something at this moment; does not wait."""
+    poll = _select.poll()
+    poll.register(fileno, _select.POLLOUT)
+    return bool(poll.poll(0))
 
 
 class Signal:
