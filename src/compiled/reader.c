@@ -29,9 +29,10 @@
 
 /* As in engine/reader.py, with the reasons; tests compare them. */
 #define FIRST_BUFFER_BYTES ((size_t)64 * 1024)
+#define FIRST_IMAGE_BYTES ((size_t)4 * 1024)
 #define FRAMES_PER_TURN 64
 #define MAX_ANNOUNCEMENT_BYTES 125
-#define LARGE_IMAGE_BYTES ((size_t)256 * 1024)
+#define LARGE_IMAGE_BYTES ((size_t)128 * 1024)
 #define FEW_BYTES ((size_t)512)
 #define IMAGE 0x10
 #define REFUSED 0x11
@@ -297,16 +298,12 @@ add_to_image(Reader *self, PyObject *messages, const uint8_t *masked, size_t siz
 /* Begin an image whose payload is `length` bytes long; `there` of them, at most all and at least the prefix, are at
    `payload`.
 
-   The memory is not written to before bytes have come, so it costs only address space until then. But of what the heap
-   has used before it costs that, and not every system promises what it does not have: so an announced length alone gets
-   no more than the first buffer, which doubles as it fills. _PyBytes_Resize moves pages, not bytes, where it is much.
-   A camera whose last image was as large will send all of this one too. */
+   There is memory for what has come; for more when that is there (see make_room). */
 static int
 begin_image(Reader *self, PyObject *messages, const uint8_t mask[MASK_BYTES], const uint8_t *payload, size_t there,
             size_t length)
 {
-    const size_t likely = self->last_image_bytes + self->last_image_bytes / 2;
-    const size_t capacity = MIN(length, MAX(FIRST_BUFFER_BYTES, MAX(2 * there, likely)));
+    const size_t capacity = MIN(length, there + 1);
     const size_t prefix_bytes = self->prefix_bytes;
     PyObject *image = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(capacity - prefix_bytes));
     if (image == NULL)
@@ -319,6 +316,29 @@ begin_image(Reader *self, PyObject *messages, const uint8_t mask[MASK_BYTES], co
     self->filled = there;
     self->capacity = capacity;
     return there == length ? end_image(self, messages) : tell_held(self);
+}
+
+/* Before more of the image under way is received: an announced length alone gets next to no memory, what has begun to
+   come four times as much as is there, and a camera whose last image was as large will send all of this one too. Not
+   sooner, as it is waited for until it is there: memory that the heap has used before is the process's from the moment
+   that it is asked for, and a crowd of cameras would have it twice. Nor in small steps, which leave holes in the heap.
+   May end with all of it forgotten. */
+static int
+make_room(Reader *self)
+{
+    if (self->image == NULL)
+        return 0;
+    size_t wanted = self->length;
+    if (self->filled < self->length / 4) {  /* so that four times as much is a size_t */
+        const size_t likely = self->last_image_bytes + self->last_image_bytes / 2;
+        wanted = MIN(wanted, MAX(FIRST_IMAGE_BYTES, MAX(likely, 4 * self->filled)));
+    }
+    if (self->capacity >= wanted)
+        return 0;
+    if (_PyBytes_Resize(&self->image, (Py_ssize_t)(wanted - self->prefix_bytes)) < 0)
+        return -1;  /* and the image is NULL */
+    self->capacity = wanted;
+    return tell_held(self);
 }
 
 static int
@@ -879,6 +899,10 @@ receive(Reader *self, PyObject *transport)
         return ask_fallback(self, self->names->receive, transport);
     if (self->more)
         return read_on(self, 0, kept_bytes(self));
+    if (make_room(self) < 0)
+        return NULL;
+    if (!self->ours)  /* it has been forgotten meanwhile */
+        return PyList_New(0);
     const int fd = plain_socket_of(self, transport);
     if (fd == -2)
         return NULL;
@@ -1235,7 +1259,7 @@ fill_module(PyObject *module)
     if (failed)
         return -1;
 #define ADD(constant) PyModule_AddIntConstant(module, #constant, (long)constant) < 0
-    if (ADD(FIRST_BUFFER_BYTES) || ADD(FRAMES_PER_TURN) || ADD(MAX_ANNOUNCEMENT_BYTES) || ADD(LARGE_IMAGE_BYTES) ||
+    if (ADD(FIRST_BUFFER_BYTES) || ADD(FIRST_IMAGE_BYTES) || ADD(FRAMES_PER_TURN) || ADD(MAX_ANNOUNCEMENT_BYTES) || ADD(LARGE_IMAGE_BYTES) ||
         ADD(FEW_BYTES) || ADD(IMAGE) || ADD(REFUSED) || ADD(MIN_SCRATCH_BYTES))
         return -1;
 #undef ADD

@@ -30,16 +30,17 @@ NORMAL, PROTOCOL_ERROR, NO_STATUS, INVALID_DATA, TOO_BIG = 1000, 1002, 1005, 100
 #: What a reader gives out beside messages, see `MessageReader`; no opcodes.
 IMAGE, REFUSED = 0x10, 0x11
 
-#: A payload's buffer begins with at most so much and doubles as bytes arrive: a length that is announced and never
-#: sent costs this, and not the length. Most cameras' frames fit into it.
+#: Who has not sent an image yet is received from in pieces of this; and what is held of a message counts from here on.
 FIRST_BUFFER_BYTES: Final = 64 * 1024
 #: Of what one receive brings, so many WebSocket frames are read before others have their turn: 64 KB hold 10,000 pings,
 #: and reading and answering all of them stops everybody for 0.1 s. Images do not come in such numbers.
 FRAMES_PER_TURN: Final = 64
+#: The first room for a frame of which next to nothing has come.
+FIRST_IMAGE_BYTES: Final = 4 * 1024
 #: The longest text that announces an image and takes the short way: its length fits into the header's second byte.
 MAX_ANNOUNCEMENT_BYTES: Final = 125
 #: After an image of more than this …
-LARGE_IMAGE_BYTES: Final = 256 * 1024
+LARGE_IMAGE_BYTES: Final = 128 * 1024
 #: … and after a refused one so little is received with what announces the next one. Of one that is refused nothing is
 #: copied then, and a large one is received where it belongs, and not copied there.
 FEW_BYTES: Final = 512
@@ -205,8 +206,30 @@ class MessageReader:
         if self.skipping:
             count = transport.skip(self.missing)
             return self.skipped(count) if count else None
+        if self._payload is not None:
+            self._make_room(self._payload)
+            if self._payload is None:
+                return []  # it has been told to forget it
         count = transport.receive_into(self.buffers())
         return self.received(count) if count else None
+
+    def _make_room(self, payload: bytearray) -> None:
+        """Before more of a frame is received: an announced length alone gets next to no memory, what has begun to come
+        twice as much as is there. An image gets four times as much, and a camera whose last image was as large will
+        send all of this one too.
+
+        Not sooner, as it is waited for until it is there: a crowd of cameras would have their memory twice.
+        """
+        if self._announced is not None:
+            wanted = max(4 * self._filled, self._last_image_bytes * 3 // 2)
+        else:
+            wanted = 2 * self._filled
+        wanted = min(self._length, max(FIRST_IMAGE_BYTES, wanted))
+        if len(payload) < wanted:
+            grown = bytearray(wanted)
+            grown[: self._filled] = memoryview(payload)[: self._filled]
+            self._payload = grown
+            self._tell_held()
 
     def buffers(self) -> tuple[memoryview, ...]:
         """Where the next bytes belong, in this order."""
@@ -484,10 +507,7 @@ class MessageReader:
     def _begin_payload(self, data: memoryview, start: int, end: int) -> None:
         self._filled = end - start
         self.missing = self._length - self._filled
-        # A camera whose last image was as large will send all of this one too.
-        self._payload = bytearray(
-            min(self._length, max(FIRST_BUFFER_BYTES, 2 * self._filled, self._last_image_bytes * 3 // 2))
-        )
+        self._payload = bytearray(min(self._length, self._filled + 1))
         self._payload[: self._filled] = data[start:end]
         if self._length > FIRST_BUFFER_BYTES:
             self._tell_held()

@@ -15,7 +15,7 @@ import sys
 import sysconfig
 import tracemalloc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -73,7 +73,7 @@ def assert_same(one: Fed, other: Fed) -> None:
 
 def test_both_readers_have_the_same_numbers() -> None:
     names = [name for name in dir(compiled) if name.isupper() and name != "MIN_SCRATCH_BYTES"]
-    assert len(names) == 7
+    assert len(names) == 8
     for name in names:
         assert getattr(compiled, name) == getattr(python_reader, name), name
 
@@ -328,8 +328,10 @@ def test_an_error_of_the_sink_or_of_who_counts_comes_through() -> None:
     one.forget()
     other = reader_for(hold=raise_trouble)
     other.resume(Asked(lambda: None))
+    data = ANNOUNCEMENT + client_frame(BINARY, bytes(200_000))
+    put(other, data[:60_000])
     with pytest.raises(Trouble):
-        put(other, ANNOUNCEMENT + client_frame(BINARY, bytes(200_000))[:60_000])
+        put(other, data[60_000:65_000])
     other.forget()
 
 
@@ -342,6 +344,8 @@ def test_a_reader_may_be_told_to_forget_by_whom_it_calls() -> None:
     other = reader_for(hold=lambda size: other.forget())
     other.resume(Asked(lambda: None))
     assert put(other, data[:60_000]) == []
+    assert other.missing > 0
+    assert put(other, data[60_000:65_000]) == []
     assert other.missing == 0
 
 
@@ -393,13 +397,29 @@ def test_after_a_refused_image_and_after_a_large_one_little_is_received_beside_t
     assert_same(one, other)
 
 
+class NothingThere:
+    """A transport over TLS, as far as a reader looks at it, with nothing to receive; `offered` is where it could."""
+
+    plain = False
+
+    def __init__(self, offered: list[memoryview]) -> None:
+        self._offered = offered
+
+    def receive_into(self, buffers: Sequence[memoryview]) -> int:
+        self._offered += buffers
+        raise BlockingIOError
+
+
 def test_the_rest_of_an_image_has_room_whatever_came_before_it() -> None:
     """Little is received beside it, and not of it: over TLS it would come 512 bytes at a time."""
     for fed in both(Setup(max_bytes=1_000_000, scratch_bytes=1 << 19)):
         fed.feed(ANNOUNCEMENT + client_frame(BINARY, bytes(300_000)))
         fed.feed((ANNOUNCEMENT + client_frame(BINARY, bytes(400_000)))[:1000])
         assert fed.reader.missing > 300_000
-        assert len(fed.reader.buffers()[0]) >= fed.reader.missing
+        offered: list[memoryview] = []
+        with pytest.raises(BlockingIOError):
+            fed.reader.receive(NothingThere(offered))
+        assert sum(map(len, offered)) >= fed.reader.missing
 
 
 @pytest.mark.parametrize("size", [1_500, 5_000])

@@ -432,17 +432,26 @@ class Slow:
 def test_one_that_gives_way_while_it_receives_is_still_one_thing_after_the_other(
     ends: tuple[socket.socket, socket.socket],
 ) -> None:
-    slow = Slow()
+    class Taking(Slow):
+        def sink(self) -> Sink:  # type: ignore[override]
+            return Sink()
+
+        def receive_image(self, *_: object) -> None:
+            """So that more is received at once from now on."""
+
+    slow = Taking()
     connection = WebSocket(
         GreenSocket(ends[0]),
         Limits(1 << 20),
-        bytearray(1 << 16),
-        Unfinished(100_000),
-        ReaderKind(making),
+        bytearray(1 << 17),
+        Unfinished(80_000),
+        ReaderKind(making, ANNOUNCEMENTS),
         close_socket=lambda: None,
     )
     connection.start(slow)
-    half = client_frame(BINARY, bytes(1 << 20))[:60_000]
+    ends[1].sendall(client_frame(TEXT, ANNOUNCEMENTS.plain) + client_frame(BINARY, bytes(2002)))
+    green.sleep(0.05)
+    half = client_frame(BINARY, bytes(1 << 20))[:90_000]
     ends[1].sendall(client_frame(TEXT, b"one") + client_frame(TEXT, b"two") + half)
     green.sleep(0.2)
     assert slow.happened == ["begin 'one'", "end 'one'", "begin 'two'", "end 'two'", "ended"]
