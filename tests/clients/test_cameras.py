@@ -4,11 +4,12 @@ All of them play the same (camera.js, camera.py, Camera.java):
 
     1. One connection logs in with a wrong password and waits to be disconnected; meanwhile another one
     2. sends an image before its login, and logs in,
-    3. sends a hundred images, each after the former's ack, then twenty at once,
+    3. sends a hundred images, each after the former's ack, then twenty at once; the second half of the hundred with a
+       result event of its own,
     4. is dropped by the server, comes back by itself as its library does, logs in again and sends ten more,
-    5. says goodbye.
+    5. says which results it got in all that time, and goodbye.
 
-What arrived is said by camera_server.py, the real server with a consumer that hashes every frame.
+What arrived is said by camera_server.py, the real server with a consumer that hashes every frame and answers two.
 """
 
 import json
@@ -31,6 +32,14 @@ USER, PASSWORD = "Alice", "123"
 #: What the programs do, too.
 BURST: Final = 20
 IMAGES_AFTER_RETURN: Final = 10
+RESULT_EVENT: Final = "onResult"
+
+#: The event of the results of a frame, by the frame's number: one in each half of the hundred, none after the return.
+RESULT_EVENTS: Final = {20: "result", 70: RESULT_EVENT}
+FOUND: Final = {
+    "people": [{"name": "Zoë 李 😀", "box": [1, -2.5], "sure": True, "age": None}],
+    "näher": {"in": {"out": []}},
+}
 
 SERVER_DEADLINE_SEC: Final = 20
 
@@ -41,7 +50,7 @@ class CameraServer:
     def __init__(self, log: Path) -> None:
         with log.open("w") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, HERE / "camera_server.py"],
+                [sys.executable, HERE / "camera_server.py", json.dumps(FOUND), *map(str, RESULT_EVENTS)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -179,6 +188,17 @@ def test_dropped_client_comes_back_under_its_name_and_streams_again(play: Play, 
     returned = play.frames[len(images.digests) + BURST :]
     assert [frame["sha256"] for frame in returned] == images.digests[:IMAGES_AFTER_RETURN]
     assert {frame["stream"] for frame in play.frames} == {USER}
+
+
+def test_results_come_to_the_event_that_the_frame_named_and_pictures_bit_by_bit(play: Play, images: Images) -> None:
+    expected = []
+    for seq, event in RESULT_EVENTS.items():
+        picture = images.digests[seq - 2]  # the first image was refused before the login, and sent again
+        expected += [
+            {"name": event, "result": FOUND, "about": {"seq": seq, "plugin": "finder"}},
+            {"name": event, "result": {"sha256": picture}, "about": {"seq": seq, "plugin": "painter"}},
+        ]
+    assert play.camera.only("results")["results"] == expected
 
 
 def test_goodbye_ends_the_stream_and_lets_the_client_go(play: Play) -> None:

@@ -5,6 +5,7 @@ import io.socket.client.Socket;
 import io.socket.engineio.client.Transport;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.security.MessageDigest;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.BlockingQueue;
@@ -18,6 +19,7 @@ import org.json.JSONObject;
 public class Camera extends Play {
     private static final int BURST = 20;
     private static final int IMAGES_AFTER_RETURN = 10;
+    private static final String RESULT_EVENT = "onResult";
 
     private final String url;
     private final String transport;
@@ -69,6 +71,7 @@ public class Camera extends Play {
         BlockingQueue<Object[]> answered = hear(socket, "onAuthentication");
         BlockingQueue<Object[]> transports = hear(socket.io(), Manager.EVENT_TRANSPORT);
         BlockingQueue<Object[]> errors = hear(socket, "serverError");
+        BlockingQueue<Object[]> results = hearResults(socket);
 
         socket.connect();
         take(connected);
@@ -78,7 +81,13 @@ public class Camera extends Play {
         logIn(socket, answered, callbacks);
         say(event("login").put("callbacks", callbacks));
 
-        JSONObject streamed = event("streamed").put("answers", send(socket, images, true));
+        int half = images.size() / 2;
+        JSONArray answers = send(socket, images.subList(0, half), true);
+        JSONArray others = send(socket, images.subList(half, images.size()), true, RESULT_EVENT);
+        for (int index = 0; index < others.length(); index++) {
+            answers.put(others.get(index));
+        }
+        JSONObject streamed = event("streamed").put("answers", answers);
         String last = null;
         for (Object[] args : transports) {
             last = ((Transport) args[0]).name;
@@ -94,6 +103,7 @@ public class Camera extends Play {
         say(event("login after return").put("callbacks", callbacks));
         say(event("streamed after return")
                 .put("answers", send(socket, images.subList(0, IMAGES_AFTER_RETURN), true)));
+        say(event("results").put("results", shown(results)));
 
         // Whoever exits now cuts the goodbye short, which another thread sends.
         BlockingQueue<Object[]> closed = hear(socket.io(), Manager.EVENT_CLOSE);
@@ -118,12 +128,44 @@ public class Camera extends Play {
         callbacks.put(list(take(answered)));
     }
 
-    /** Send the images, each after the former's answer or all at once, and return the answers. */
-    private static JSONArray send(Socket socket, List<byte[]> images, boolean inTurn) throws Exception {
+    /** The name and the arguments of all results, in the order in which they come. */
+    private static BlockingQueue<Object[]> hearResults(Socket socket) {
+        BlockingQueue<Object[]> results = new LinkedBlockingQueue<>();
+        for (String name : new String[] {"result", RESULT_EVENT}) {
+            socket.on(name, args -> results.add(new Object[] {name, args[0], args[1]}));
+        }
+        return results;
+    }
+
+    /** Of a picture its digest. */
+    private static JSONArray shown(Iterable<Object[]> results) throws Exception {
+        JSONArray shown = new JSONArray();
+        for (Object[] each : results) {
+            Object result = each[1];
+            if (result instanceof byte[]) {
+                StringBuilder digest = new StringBuilder();
+                for (byte value : MessageDigest.getInstance("SHA-256").digest((byte[]) result)) {
+                    digest.append(String.format("%02x", value));
+                }
+                result = new JSONObject().put("sha256", digest);
+            }
+            shown.put(new JSONObject().put("name", each[0]).put("result", result).put("about", each[2]));
+        }
+        return shown;
+    }
+
+    /**
+     * Send the images, each after the former's answer or all at once, and return the answers.
+     *
+     * @param event the result event, if any.
+     */
+    private static JSONArray send(Socket socket, List<byte[]> images, boolean inTurn, String... event)
+            throws Exception {
         BlockingQueue<Object[]> answers = new LinkedBlockingQueue<>();
         JSONArray all = new JSONArray();
         for (byte[] image : images) {
-            socket.emit("receiveImage", new Object[] {image}, (Ack) answers::add);
+            Object[] args = event.length == 0 ? new Object[] {image} : new Object[] {image, event[0]};
+            socket.emit("receiveImage", args, (Ack) answers::add);
             if (inTurn) {
                 all.put(take(answers)[0]);
             }

@@ -1,6 +1,7 @@
 // The camera of tests/clients/test_cameras.py, on any generation of npm's socket.io-client.
 "use strict";
 
+const crypto = require("crypto");
 const fs = require("fs");
 const path = require("path");
 const { TRANSPORTS, say, next, play } = require("./play");
@@ -10,21 +11,37 @@ const io = require(library);
 
 const BURST = 20;
 const IMAGES_AFTER_RETURN = 10;
+const RESULT_EVENT = "onResult";
 
 function open(options) {
   return io(url, Object.assign({ transports: TRANSPORTS[transport], forceNew: true }, options));
 }
 
-function send(socket, image) {
-  return new Promise((resolve) => socket.emit("receiveImage", image, resolve));
+// The result event, if any, is the second argument.
+function send(socket, image, ...event) {
+  return new Promise((resolve) => socket.emit("receiveImage", image, ...event, resolve));
 }
 
-async function sendInTurn(socket, images) {
+async function sendInTurn(socket, images, ...event) {
   const answers = [];
   for (const image of images) {
-    answers.push(await send(socket, image));
+    answers.push(await send(socket, image, ...event));
   }
   return answers;
+}
+
+// All results, in the order in which they come; of a picture its digest.
+function hearResults(socket) {
+  const results = [];
+  for (const name of ["result", RESULT_EVENT]) {
+    socket.on(name, (result, about) => {
+      if (Buffer.isBuffer(result)) {
+        result = { sha256: crypto.createHash("sha256").update(result).digest("hex") };
+      }
+      results.push({ name, result, about });
+    });
+  }
+  return results;
 }
 
 async function beRefused() {
@@ -46,6 +63,7 @@ async function stream() {
   const socket = open({ reconnectionAttempts: 10, reconnectionDelay: 200, randomizationFactor: 0 });
   const callbacks = [];
   socket.on("onAuthentication", (...args) => callbacks.push(args));
+  const results = hearResults(socket);
 
   await next(socket, "connect");
   const error = next(socket, "serverError");
@@ -55,8 +73,11 @@ async function stream() {
   socket.emit("authenticate", user, password, "onAuthentication");
   await answered;
   say("login", { callbacks });
+  const half = images.length / 2;
+  const answers = await sendInTurn(socket, images.slice(0, half));
+  answers.push(...(await sendInTurn(socket, images.slice(half), RESULT_EVENT)));
   say("streamed", {
-    answers: await sendInTurn(socket, images),
+    answers,
     transport: (socket.io.engine || socket.io).transport.name,
   });
   say("burst", { answers: await Promise.all(images.slice(0, BURST).map((image) => send(socket, image))) });
@@ -72,6 +93,7 @@ async function stream() {
   await answered;
   say("login after return", { callbacks });
   say("streamed after return", { answers: await sendInTurn(socket, images.slice(0, IMAGES_AFTER_RETURN)) });
+  say("results", { results });
   socket.disconnect();
 }
 

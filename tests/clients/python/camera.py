@@ -1,5 +1,6 @@
 """The camera of tests/clients/test_cameras.py, on python-socketio 4 or 5: their client's interface is the same."""
 
+import hashlib
 import queue
 import sys
 import threading
@@ -7,10 +8,11 @@ import time
 from pathlib import Path
 
 import socketio
-from play import DEADLINE_SEC, TRANSPORTS, say
+from play import DEADLINE_SEC, TRANSPORTS, InOrderClient, say
 
 BURST = 20
 IMAGES_AFTER_RETURN = 10
+RESULT_EVENT = "onResult"
 
 
 def be_refused(url, transport, user, password):
@@ -33,13 +35,29 @@ def be_refused(url, transport, user, password):
     client.disconnect()
 
 
+def hear_results(client):
+    """All results, in the order in which they come; of a picture its digest."""
+    results = []
+
+    def hear(name):
+        @client.on(name)
+        def on_result(result, about):
+            if isinstance(result, bytes):
+                result = {"sha256": hashlib.sha256(result).hexdigest()}
+            results.append({"name": name, "result": result, "about": about})
+
+    hear("result")
+    hear(RESULT_EVENT)
+    return results
+
+
 def stream(url, transport, folder, user, password):
     refused = threading.Thread(target=be_refused, args=(url, transport, user, password))
     refused.start()
     images = [path.read_bytes() for path in sorted(Path(folder).iterdir())]
-    client = socketio.Client(reconnection_attempts=10, reconnection_delay=0.2, randomization_factor=0)
+    client = InOrderClient(reconnection_attempts=10, reconnection_delay=0.2, randomization_factor=0)
     connected, answered, errors, dropped = queue.Queue(), queue.Queue(), queue.Queue(), threading.Event()
-    callbacks = []
+    callbacks, results = [], hear_results(client)
 
     @client.on("onAuthentication")
     def on_authentication(*args):
@@ -50,8 +68,8 @@ def stream(url, transport, folder, user, password):
     client.on("disconnect", lambda *_: dropped.set())
     client.on("serverError", lambda code, message: errors.put(code))
 
-    def send_in_turn(images):
-        return [client.call("receiveImage", image, timeout=DEADLINE_SEC) for image in images]
+    def send_in_turn(images, *event):
+        return [client.call("receiveImage", (image, *event), timeout=DEADLINE_SEC) for image in images]
 
     def log_in(event):
         client.emit("authenticate", (user, password, "onAuthentication"))
@@ -63,7 +81,9 @@ def stream(url, transport, folder, user, password):
     say("before login", answer=send_in_turn(images[:1])[0])
     say("serverError", code=errors.get(timeout=DEADLINE_SEC))
     log_in("login")
-    say("streamed", answers=send_in_turn(images), transport=client.transport())
+    half = len(images) // 2
+    answers = send_in_turn(images[:half]) + send_in_turn(images[half:], RESULT_EVENT)
+    say("streamed", answers=answers, transport=client.transport())
 
     burst = queue.Queue()
     for image in images[:BURST]:
@@ -77,6 +97,7 @@ def stream(url, transport, folder, user, password):
     connected.get(timeout=DEADLINE_SEC)
     log_in("login after return")
     say("streamed after return", answers=send_in_turn(images[:IMAGES_AFTER_RETURN]))
+    say("results", results=results)
     client.disconnect()
     # The goodbye is sent by threads of the client.
     client.wait()
