@@ -98,6 +98,8 @@ def stream(url, transport, folder, user, password):
     log_in("login after return")
     say("streamed after return", answers=send_in_turn(images[:IMAGES_AFTER_RETURN]))
     say("results", results=results)
+    # The last image's request may yet wait for its answer, and the thread that writes would end before the goodbye.
+    client.eio.queue.join()
     client.disconnect()
     # The goodbye is sent by threads of the client.
     client.wait()
