@@ -61,7 +61,7 @@ FAULT: Final = 0xF
 
 #: Of the rest of a frame so few bytes are not worth the two calls that it takes to be told when all are there.
 SMALL_REST_BYTES: Final = 2048
-#: And at most so many are waited for: the socket must have room for them.
+#: And at most so many are waited for, which is all of most cameras' frames: the socket must have room for them.
 MAX_WAKE_BYTES: Final = 256 * 1024
 #: Of refused images so many receives are made in one turn: nothing of them is copied, and each takes two.
 RECEIVES_OF_REFUSED: Final = 32
