@@ -300,7 +300,8 @@ class Child(Generic[T]):
             if self._trouble is not None:
                 return self._trouble or _obituary(process)
             if process.poll() is not None:  # somebody that it has started may still have its end of the ring
-                return _obituary(process)
+                self._receive()  # its last words, if they have just come
+                return self._trouble or _obituary(process)
             now = time.monotonic()
             # Only time in which the server itself ran counts: after Ctrl-Z and fg both have slept.
             elapsed, looked_at = min(now - looked_at, 2 * LOOK_SEC), now

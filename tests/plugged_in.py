@@ -8,7 +8,7 @@ from typing import Any
 from running import RunningServer, running_server
 
 PLUGINS = """
-import os, sys, threading, time
+import gc, os, sys, threading, time
 
 import cv2
 import numpy as np
@@ -94,6 +94,19 @@ def ends_it_later(frame):
     # Not while it is called, so that nobody can know who it was.
     if frame.user == "Bob":
         threading.Timer(0.1, os._exit, (7,)).start()
+    return "well"
+
+
+def babbles(frame):
+    if frame.user == "Bob":
+        (reader,) = [thing for thing in gc.get_objects() if type(thing).__name__ == "RingReader"]
+        reader.answer(b"nonsense")
+    return "well"
+
+
+def leaks(frame, kept=[]):
+    if frame.user == "Bob":
+        kept.append(b"x" * 600_000_000)
     return "well"
 
 

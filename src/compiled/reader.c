@@ -1259,8 +1259,8 @@ fill_module(PyObject *module)
     if (failed)
         return -1;
 #define ADD(constant) PyModule_AddIntConstant(module, #constant, (long)constant) < 0
-    if (ADD(FIRST_BUFFER_BYTES) || ADD(FIRST_IMAGE_BYTES) || ADD(FRAMES_PER_TURN) || ADD(MAX_ANNOUNCEMENT_BYTES) || ADD(LARGE_IMAGE_BYTES) ||
-        ADD(FEW_BYTES) || ADD(IMAGE) || ADD(REFUSED) || ADD(MIN_SCRATCH_BYTES))
+    if (ADD(FIRST_BUFFER_BYTES) || ADD(FIRST_IMAGE_BYTES) || ADD(FRAMES_PER_TURN) || ADD(MAX_ANNOUNCEMENT_BYTES) ||
+        ADD(LARGE_IMAGE_BYTES) || ADD(FEW_BYTES) || ADD(IMAGE) || ADD(REFUSED) || ADD(MIN_SCRATCH_BYTES))
         return -1;
 #undef ADD
     return 0;

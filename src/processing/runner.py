@@ -151,9 +151,10 @@ class Worker:
         if origin is None:
             raise BrokenRing("a plug-in answered what it was not asked")
         if failure is not None:
+            what = f"frame {report.seq}" if report.seq else "the end"
             if self._said.allows(lane.description.name, time.monotonic()):
-                logger.warning("%s, frame %d of %s: %s", lane.description.name, origin.seq, origin.stream.name, failure)
-            _tell_of_failure(lane, origin)
+                logger.warning("%s, %s of %s: %s", lane.description.name, what, origin.stream.name, failure)
+            _tell_of_failure(lane, origin, what)
         elif report.kind in (wire.VALUE, wire.PICTURE):
             name = lane.description.name
             origin.stream.answer(
@@ -182,7 +183,7 @@ class Worker:
             lost = lane.lose()
             if lane is running:
                 for origin in lost:
-                    _tell_of_failure(lane, origin)
+                    _tell_of_failure(lane, origin, f"frame {origin.seq}")
         culprits = [] if running is None else [running]
         if why == ended_with(TOO_LARGE):
             culprits = lanes
@@ -413,6 +414,6 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no number of JSON")
 
 
-def _tell_of_failure(lane: Lane, origin: Origin) -> None:
+def _tell_of_failure(lane: Lane, origin: Origin, what: str) -> None:
     """To the client, without what is the server's own business."""
-    origin.stream.complain("processing_failed", f"the plug-in {lane.description.name} failed on frame {origin.seq}")
+    origin.stream.complain("processing_failed", f"the plug-in {lane.description.name} failed on {what}")

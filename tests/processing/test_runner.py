@@ -257,6 +257,32 @@ def test_where_nobody_knows_who_ends_a_worker_each_gets_one_at_the_second_time(t
         assert {result["pid"] for result in results(alice, "Counter")[-3:]} == {worker}
 
 
+def test_a_worker_that_says_what_it_was_not_asked_is_ended(tmp_path: Path) -> None:
+    with (
+        plugged_in(tmp_path, "babbles", "size") as server,
+        logged_in(server, "Alice") as alice,
+        logged_in(server, "Bob") as bob,
+    ):
+        bob.send(picture())
+        until(lambda: "an answer of 8 bytes came" in "".join(server.log), "it is ended")
+        until(lambda: bob.error_codes() == ["processing_failed"], "Bob is told")
+        until(lambda: alice.send(picture()) and results(alice, "size"), "the other one goes on")
+        assert "Traceback" not in "".join(server.log)
+
+
+def test_where_a_worker_takes_too_much_memory_each_plugin_gets_one(tmp_path: Path) -> None:
+    """Who was at work when it was seen need not be who took it."""
+    with (
+        plugged_in(tmp_path, "leaks", "size", arguments=("--process-memory", "400000000")) as server,
+        logged_in(server, "Alice") as alice,
+        logged_in(server, "Bob") as bob,
+    ):
+        bob.send(picture())
+        until(lambda: len(children_of(server.process.pid, "processing")) == 2, "two workers", within_sec=20)
+        assert "".join(server.log).count("gets a worker of its own") == 1
+        until(lambda: alice.send(picture()) and results(alice, "size"), "the other one goes on")
+
+
 def test_a_worker_that_ends_is_missed_also_if_it_leaves_somebody_behind(tmp_path: Path) -> None:
     with plugged_in(tmp_path, "leaves_somebody_behind") as server, logged_in(server, "Bob") as bob:
         bob.send(picture())
