@@ -12,6 +12,7 @@ import random
 import resource
 import signal
 import socket
+import struct
 import sys
 import tempfile
 import time
@@ -29,6 +30,8 @@ from passlib import hash as kinds  # noqa: E402
 from auth.accounts import Account  # noqa: E402
 from auth.passwords import hash_password  # noqa: E402
 from auth.sql_users import SqlUsers  # noqa: E402
+from desktops import bmp, message, packed  # noqa: E402
+from engine.unfinished import MAX_UNFINISHED_BYTES  # noqa: E402
 from probe import Probe, probing  # noqa: E402
 from raw_engineio import BINARY, CONTINUATION, TEXT, client_frame  # noqa: E402
 from running import RunningServer, running_server, until  # noqa: E402
@@ -56,14 +59,28 @@ from security.guesses_attacks import (  # noqa: E402
 from security.images import BOMBS  # noqa: E402
 from security.outside import Client, Gone, Watched  # noqa: E402
 from security.processes import children_of  # noqa: E402
+from security.pull_attacks import LOOPBACK, cameras, forge, own_address, play_pickles, register_crowd  # noqa: E402
 from security.storm_attacks import BACK_SEC as STORM_SEC  # noqa: E402
 from security.storm_attacks import make_accounts, percentile, problems_of, storming  # noqa: E402
 from security.storm_clients import Plan  # noqa: E402
+from security.tcp_attacks import (  # noqa: E402
+    BAD_MESSAGES,
+    MB,
+    play_bad,
+    play_truncated,
+    play_unfinished,
+)
+from security.tcp_attacks import CROWDS as TCP_CROWDS  # noqa: E402
+from security.tcp_attacks import attacked as tcp_attacked  # noqa: E402
+from security.tcp_attacks import flooding as tcp_flooding  # noqa: E402
+from security.tcp_attacks import hold as tcp_hold  # noqa: E402
 
 USER: Final = ("Alice", "123")
 SAMPLES: Final = 200
 #: What one connection may cost, in megabytes.
 GROWTH_MB: Final = 20
+#: What all that is not finished may cost together: 256 MB, as much again that lies between, and images that are kept.
+CROWD_MB: Final = 700
 #: What a second crowd of clients may add to the memory that the first has left taken.
 ADDED_MB: Final = 6
 #: A process that shows windows is back so soon after its end.
@@ -336,6 +353,105 @@ def stop() -> Result:
     return Result(f"exit status {status} after {took:.1f} s, with 200 clients", problems)
 
 
+# -- cameras that are pulled
+
+
+@contextmanager
+def pulling(*arguments: str) -> Iterator[tuple[RunningServer, Probe]]:
+    """A server that pulls everybody, and a good camera that must not notice."""
+    with running_server(*arguments) as server, probing(server.port) as probe:
+        yield server, probe
+        probe.stop()
+        if "Traceback" in "".join(server.log):
+            raise AssertionError("the server's log has tracebacks")
+
+
+def forged_registrations(source: str | None) -> Result:
+    with pulling("-i", "0.0.0.0", "--pull-allow", "0.0.0.0/0", "--pull-allow", "::/0") as (server, probe):
+        taken, called = forge(server, source, 3)
+        problems = [f"{len(taken)} were taken: {taken}"] * bool(taken) + [f"{called} were called"] * bool(called)
+        return Result(f"{len(taken)} of {len(LOOPBACK)} taken, {called} called; {acks(probe)}", problems)
+
+
+def malicious_pickles() -> Result:
+    with pulling("--idle-rate", "60") as (server, probe), tempfile.TemporaryDirectory() as folder:
+        watched = Watched(server)
+        played = play_pickles(server, Path(folder))
+        grown = watched.peak_growth_mb
+        refused = sum(played.refused.values())
+        problems = ["one has run"] * played.ran + [f"{refused} were refused"] * (refused != played.played)
+        problems += [f"{grown:.1f} MB, {GROWTH_MB} are allowed"] if grown > GROWTH_MB else []
+        return Result(f"{refused} of {played.played} refused, none has run, {grown:.1f} MB; {acks(probe)}", problems)
+
+
+def cameras_out_of_hand(kind: str, count: int, growth_mb: float, seconds: float = 15) -> Result:
+    with pulling() as (server, probe), cameras(kind) as port:
+        watched = Watched(server)
+        taken = register_crowd(server, port, count)
+        time.sleep(seconds)
+        grown = watched.peak_growth_mb
+        problems = [f"{grown:.1f} MB, {growth_mb} are allowed"] if grown > growth_mb else []
+        problems += [f"{taken} of {count} were taken"] * (taken != count)
+        return Result(f"{count} cameras, {grown:.1f} MB; {acks(probe)}", problems)
+
+
+# -- cameras over plain TCP
+
+
+def grown_too_much(grown_mb: float, allowed_mb: float = GROWTH_MB) -> list[str]:
+    return [f"{grown_mb:.1f} MB, {allowed_mb:g} are allowed"] if grown_mb > allowed_mb else []
+
+
+def bad_messages() -> Result:
+    with tcp_attacked() as attack:
+        played = [play_bad(attack, name) for name in BAD_MESSAGES]
+        played.append(play_truncated(attack))
+        grown = attack.peak_growth_mb
+        clients, ended = sum(one.clients for one in played), sum(one.ended for one in played)
+        problems = [f"only {ended} were ended"] * (ended < clients) + grown_too_much(grown)
+        longest = max(one.last_ms for one in played)
+        figure = f"{len(played)} kinds: {ended} of {clients} ended, the last after {longest:.0f} ms; {grown:.1f} MB"
+        return Result(f"{figure}; {attack.finish()}", problems)
+
+
+def tcp_crowd(which: dict[str, int], *arguments: str) -> Result:
+    with tcp_attacked(*arguments) as attack:
+        first, held = tcp_hold(attack, which), tcp_hold(attack, which)
+        problems = [
+            f"only {crowd.gone} of {crowd.clients} had gone after {GONE_SEC:g} s"
+            for crowd in (first, held)
+            if crowd.gone < 0.9 * crowd.clients
+        ]
+        problems += grown_too_much(first.rss_mb[2] - first.rss_mb[0])
+        problems += grown_too_much(held.rss_mb[2] - first.rss_mb[2], ADDED_MB)
+        return Result(f"{held.summary()}; {attack.finish()}", problems)
+
+
+def tcp_flood(sent: bytes, rate_hz: float, connections: int, allowed_mb: float = GROWTH_MB) -> Result:
+    with tcp_attacked("--rate", "15") as attack:
+        with tcp_flooding(attack, sent, rate_hz, connections) as counts:
+            time.sleep(8)
+        refused = attack.metric("imageserver_refused_frames_total", '"rate"')
+        grown = attack.peak_growth_mb
+        return Result(
+            f"{sum(counts):,} sends in 8 s, {refused:,} refused; {grown:.1f} MB; {attack.finish()}",
+            grown_too_much(grown, allowed_mb),
+        )
+
+
+def tcp_unfinished(clients: int, sent_bytes: int) -> Result:
+    with tcp_attacked() as attack:
+        given_way, grown = play_unfinished(attack, clients, sent_bytes)
+        return Result(
+            f"{given_way} of {clients} gave way; {grown:.0f} MB; {attack.finish()}",
+            # Memory that grows with what comes is an eighth ahead of it.
+            grown_too_much(grown, MAX_UNFINISHED_BYTES / MB * 9 / 8 + GROWTH_MB),
+        )
+
+
+#: A black picture of nearly the largest size, 8 KB as gzip; what 30 such streams keep, and some that are under way.
+LARGE_BMP: Final = bmp(1, 1)[:18] + struct.pack("<ii", 1_740, 1_600) + bmp(1, 1)[26:54] + bytes(1_740 * 3 * 1_600)
+LARGE_MB: Final = 36 * len(LARGE_BMP) / MB + GROWTH_MB
 OWN: Final = ("127.0.0.77",)
 
 ATTACKS: Final[dict[str, Callable[[], Result]]] = {
@@ -366,8 +482,28 @@ ATTACKS: Final[dict[str, Callable[[], Result]]] = {
     "ambiguous requests": framings,
     "acks that nobody reads": unread,
     "windows killed and hanging": windows_killed,
+    "registrations of this machine, by a proxy": lambda: forged_registrations(None),
+    "registrations of this machine, by others": lambda: forged_registrations(own_address()),
+    "malicious pickles": malicious_pickles,
+    **{
+        f"a pulled camera: {kind}": lambda kind=kind: cameras_out_of_hand(kind, 1, GROWTH_MB)
+        for kind in ("an endless body", "an endless MJPEG part", "all but the last byte", "a bomb", "a flood of MJPEG")
+    },
+    "1,000 pulled cameras that are silent": lambda: cameras_out_of_hand("silent", 1_000, 2 * GROWTH_MB),
+    "1,000 pulled cameras of all kinds": lambda: cameras_out_of_hand("all", 1_000, CROWD_MB),
+    "100 pulled cameras with 8 MB each": lambda: cameras_out_of_hand("all but the last byte", 100, CROWD_MB),
     "a flood of frames": flood_of_frames,
     "500 clients come back at once": storm,
+    "TCP: bad messages": bad_messages,
+    "TCP: 1,100 that hold connections": lambda: tcp_crowd(
+        {name: 275 for name in TCP_CROWDS if name != "idle"}
+    ),
+    "TCP: 1,100 half-open sockets": lambda: tcp_crowd({"half-open": 1_100}),
+    "TCP: 300 idle cameras": lambda: tcp_crowd({"idle": 300}, "--tcp-idle-sec", "5"),
+    "TCP: a flood of frames": lambda: tcp_flood(message(1, packed(bmp(320, 240))), 500, 1),
+    "TCP: a flood of tiny images": lambda: tcp_flood(message(1, packed(bmp(1, 1))) * 5_000, 0, 3),
+    "TCP: a flood of large images": lambda: tcp_flood(message(1, packed(LARGE_BMP)), 60, 30, LARGE_MB),
+    "TCP: 1,000 unfinished messages": lambda: tcp_unfinished(1_000, 4 * MB),
     "SIGTERM": stop,
 }  # fmt: skip
 

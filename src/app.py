@@ -1,9 +1,11 @@
 """The parts and who feeds whom. Read this first, and see the whole.
 
-engine (Socket.IO) ─► SocketioGateway ─► Door ─► Stream ─► FrameHub ─► Display    (a child process)
-                            ▲              │       │               ├──► Processing (child processes) ─┐
-                            │            auth      │               └──► the site: API, metrics        │
-                            └───── results, rate ──┴◄───────────────────── results ◄──────────────────┘
+engine (Socket.IO) ─► SocketioGateway ─┐
+desktops (TCP) ─────► TcpGateway ──────┼─► Door ─► Stream ─► FrameHub ─► Display    (a child process)
+cameras (HTTP) ◄────► PullGateway ─────┤    │        │               ├──► Processing (child processes) ─┐
+cameras (RTSP) ─────► RtspCamera ──────┘  auth       │               └──► the site: API, metrics        │
+  (child processes)         ▲                        │                                                  │
+                            └─────── results, rate ──┴◄────────────────────── results ◄─────────────────┘
 """
 
 import logging
@@ -14,6 +16,7 @@ from typing import Final, TextIO
 
 import socketio
 
+import readings
 from auth.guard import Guard
 from auth.login import Authenticator
 from auth.sessions import Sessions
@@ -26,8 +29,14 @@ from engine.server import Server, same_host
 from engine.websocket import ReaderKind
 from green import Once, finish_offloaded, offload, sleep, spawn
 from hub import FrameHub
+from ingest.camera_users import CameraUsers, CameraUsersError
 from ingest.door import Door, LocalStreamNames
+from ingest.pull.camera_url import CameraUrl
+from ingest.pull.gateway import MAX_PULLERS, CannotPull, PullGateway
+from ingest.pull.guard import PullGuard
+from ingest.rtsp_camera import RtspCamera
 from ingest.socketio_gateway import IMAGE_EVENT, SocketioGateway
+from ingest.tcp_gateway import TcpGateway
 from metrics import Metrics, Reading
 from processing.runner import CannotProcess, Processing, usable_cores
 from rate import Rates
@@ -40,6 +49,8 @@ logger = logging.getLogger(__name__)
 
 #: The clients' closing handshakes take at most so long; the children have 2 s beside that, and the whole stop has 3.
 STOP_SEC: Final = 1.0
+#: An image of a camera over TCP that is being inflated takes some milliseconds.
+TCP_STOP_SEC: Final = 0.3
 #: A write to the disk or to a database that is under way when all else has ended may take so long.
 FINISH_SEC: Final = 0.5
 #: How soon a signal is noticed.
@@ -55,6 +66,8 @@ class App:
     Raises:
         UsersError: the accounts cannot be read.
         NotCompiled: the compiled reader is wanted, and is not there.
+        CameraUsersError: the file that says whose cameras they are cannot be read.
+        CannotPull: a camera that is to be pulled has no address.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -72,6 +85,8 @@ class App:
             settings.limits,
             Rates(settings.rate, settings.idle_rate),
             dict(settings.user_rate),
+            CameraUsers.read(settings.tcp_users) if settings.tcp_users else CameraUsers(),
+            strangers=not settings.auth,
         )
         self.engine = Server(
             max_http_buffer_size=settings.max_frame_bytes * 7 // 5 + MESSAGE_OVERHEAD_BYTES,
@@ -79,7 +94,31 @@ class App:
             reader_kind=ReaderKind(self.reader.make, Announcements(IMAGE_EVENT)),
         )
         self.gateway = SocketioGateway(self.engine, self.door)
+        self._places = raise_file_limit()
+        self.tcp = (
+            TcpGateway(
+                self.door,
+                settings.ip,
+                settings.tcp_port,
+                settings.limits,
+                self.engine.eio.unfinished,
+                settings.tcp_idle_sec,
+                min(settings.tcp_connections, max(self._places // 2, 1)),
+            )
+            if settings.tcp_port is not None
+            else None
+        )
         self.children = Children()
+        self._rtsp_cameras: list[RtspCamera] = []
+        self.pull = PullGateway(
+            self.door,
+            PullGuard(settings.pull_allow),
+            settings.limits,
+            self.engine.eio.unfinished,
+            settings.pull,
+            self._rtsp_camera,
+            min(MAX_PULLERS, max(self._places // 8, 1)),  # each may take an open file
+        )
         self.display = (
             Display(self.hub, self.children, settings.limits, settings.display_plain) if settings.display else None
         )
@@ -104,6 +143,7 @@ class App:
                 self.authenticator,
                 self.sessions,
                 self.metrics,
+                self.pull,
                 tokens_needed=settings.auth,
             ),
         )
@@ -126,6 +166,9 @@ class App:
             self.display.start()
         if self.processing is not None:
             self.processing.start()
+        if self.tcp is not None:
+            self.tcp.start()
+        self.pull.start()
         self._http = HttpServer(self.settings.ip, self.settings.port, self.wsgi, self._max_connections())
         self._http.start()
         return self._http.url
@@ -137,13 +180,16 @@ class App:
             self.processing.stop()
         children_end = spawn(self.children.stop)
         self.engine.eio.disconnect()
+        self.pull.stop()
+        if self.tcp is not None:
+            self.tcp.stop(TCP_STOP_SEC)
         if self._http is not None:
             self._http.stop(STOP_SEC)
         finish_offloaded(("disk", "database"), FINISH_SEC)
         children_end.wait()
 
     def _max_connections(self) -> int:
-        possible = raise_file_limit()
+        possible = self._places if self.tcp is None else max(self._places - self.tcp.max_connections, 1)
         wanted = self.settings.max_connections or possible
         if wanted > possible:
             logger.warning("--max-connections %d: the limit of open files allows %d", wanted, possible)
@@ -158,69 +204,21 @@ class App:
 
     def _readings(self) -> Iterable[Reading]:
         yield Reading("build_info", "How frames are read.", 1, {"reader": self.reader.name})
-        yield Reading("connections", "Clients connected over Socket.IO.", self.gateway.connections, {})
-        yield Reading("logins_total", "Logins over Socket.IO that began a stream.", self.gateway.logins, {})
-        yield Reading(
-            "refused_logins_total", "Logins over Socket.IO that were refused.", self.gateway.refused_logins, {}
-        )
-        yield Reading(
-            "frames_before_login_total",
-            "Frames refused because nobody had logged in.",
-            self.gateway.frames_before_login,
-            {},
-        )
-        yield Reading(
-            "protocol_errors_total",
-            "Connections closed because the client broke the protocol.",
-            self.engine.eio.protocol_errors,
-            {},
-        )
+        yield from readings.of_socketio(self.gateway, self.engine)
         if self._http is not None:
-            yield Reading("http_connections", "Connections open, of any kind.", self._http.connections, {})
-            yield Reading(
-                "bad_requests_total",
-                "HTTP requests not taken: ambiguous, too large or too slow.",
-                self._http.bad_requests,
-                {},
-            )
-            yield Reading(
-                "displaced_connections_total",
-                "Connections without a request that made room for new ones.",
-                self._http.displaced,
-                {},
-            )
-            yield Reading(
-                "turned_away_connections_total", "Connections that found no room.", self._http.turned_away, {}
-            )
-            yield Reading(
-                "request_errors_total", "HTTP requests that the server failed to serve.", self._http.errors, {}
-            )
-        yield Reading(
-            "handler_errors_total", "Events that the server failed to handle.", self.engine.handler_errors, {}
-        )
+            yield from readings.of_http(self._http)
+        if self.tcp is not None:
+            yield from readings.of_tcp(self.tcp)
+        yield from readings.of_pull(self.pull)
+        yield from readings.of_rtsp(self._rtsp_cameras)
         if self.processing is not None:
-            yield from self._plugin_readings(self.processing)
-        for child in self.children:
-            which = {"child": child.name}
-            yield Reading("child_frames_sent_total", "Frames that a child process was given.", child.sent, which)
-            yield Reading(
-                "child_frames_lost_total", "Frames that a child had in hand when it ended.", child.lost, which
-            )
-            yield Reading("child_restarts_total", "How often a child process was started again.", child.restarts, which)
+            yield from readings.of_plugins(self.processing)
+        yield from readings.of_children(self.children)
 
-    def _plugin_readings(self, processing: Processing) -> Iterable[Reading]:
-        for name, totals in processing.totals().items():
-            which = {"plugin": name}
-            yield Reading("plugin_seconds_total", "How long a plug-in has worked.", totals.seconds, which)
-            waiting = totals.waiting + totals.in_hand
-            yield Reading("plugin_frames_waiting", "Frames that a plug-in has yet to do.", waiting, which)
-            for end in ("done", "failed", "lost", "dropped"):
-                yield Reading(
-                    "plugin_frames_total",
-                    "Frames for a plug-in, by what became of them.",
-                    getattr(totals, end),
-                    which | {"end": end},
-                )
+    def _rtsp_camera(self, url: CameraUrl, user: str, name: str) -> RtspCamera:
+        camera = RtspCamera(self.door, self.children, url, user, name, self.settings.limits)
+        self._rtsp_cameras.append(camera)
+        return camera
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -257,7 +255,9 @@ def main(arguments: Sequence[str]) -> int:
         app.stop()
     if trouble is None or stop.came:  # trouble that comes with the signal: it was sent to the children as well
         return 0
-    if not isinstance(trouble, (NoScreen, CannotListen, CannotProcess, NotCompiled, UsersError)):
+    if not isinstance(
+        trouble, (NoScreen, CannotListen, CannotProcess, NotCompiled, UsersError, CameraUsersError, CannotPull)
+    ):
         raise trouble
     _say(f"ImageServer.py: {trouble}", sys.stderr)
     return 2

@@ -1,7 +1,8 @@
 """Starts, feeds, watches, restarts and ends child processes; the only place that starts one.
 
 A child takes what a hub subscription holds, through a ring (ring.py), and runs what the server must not: decoders,
-windows, plug-ins. This room knows neither hub nor frames; whoever makes a `Child` says how an item is encoded.
+windows, plug-ins. Or it brings images the other way. This room knows neither hub nor frames; whoever makes a `Child`
+says how an item is encoded.
 
 Rule 1. The loop never waits for a child. What it has no slot for stays in the subscription, whose policy decides.
 Rule 2. published = sent + lost + dropped + waiting, at any moment, and only `waiting` ever becomes less.
@@ -25,7 +26,8 @@ from typing import Any, Final, Generic, Literal, NamedTuple, Protocol, TypeVar
 import green
 from child_log import ChildLog
 from rate import OncePerSecond
-from ring import FAILED, READY, BrokenRing, Buffer, Ring
+from ring import FAILED, READY, BrokenRing, Buffer, Delivery, Ring
+from settings import PREFIX
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +93,9 @@ class Child(Generic[T]):
         greeting: control messages for a child that begins: what it has to know of the past.
         on_answer: called with what the child answers; may not wait. With BrokenRing it says that no sound child answers
             so, and the child is ended.
+        own_slots: how many images the child may bring before they are taken; 0 if it brings none.
+        own_slot_bytes: the largest of them.
+        on_delivery: the same as `on_answer`, with the header and the image that the child brings.
         owes: asked whether the child has something to do besides the payloads in its hands.
         on_end: called when a process has ended unasked, after its last answers, with what ended it; may not wait.
         environ: variables for the child besides the server's.
@@ -116,6 +121,9 @@ class Child(Generic[T]):
         gather_sec: float = 0.0,
         greeting: Callable[[], Iterable[bytes]] = tuple,
         on_answer: Callable[[bytes], object] | None = None,
+        own_slots: int = 0,
+        own_slot_bytes: int = 0,
+        on_delivery: Callable[[bytes, bytes], object] | None = None,
         owes: Callable[[], bool] = bool,
         on_end: Callable[[str], object] | None = None,
         environ: Mapping[str, str] | None = None,
@@ -134,6 +142,9 @@ class Child(Generic[T]):
         self._gather_sec = gather_sec
         self._greeting = greeting
         self._on_answer = on_answer
+        self._own_slots = own_slots
+        self._own_slot_bytes = own_slot_bytes
+        self._on_delivery = on_delivery
         self._owes = owes
         self._on_end = on_end
         self._said = OncePerSecond()
@@ -236,7 +247,7 @@ class Child(Generic[T]):
         self.state = "starting"
         self._trouble = None
         try:
-            ring = Ring(self._slots, self._slot_bytes)
+            ring = Ring(self._slots, self._slot_bytes, own_slots=self._own_slots, own_slot_bytes=self._own_slot_bytes)
         except OSError as error:
             return f"it gets no memory: {error}"
         try:
@@ -268,6 +279,8 @@ class Child(Generic[T]):
 
     def _start_process(self, ring: Ring, log: ChildLog) -> "subprocess.Popen[bytes]":
         path = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+        # The server's options, for there are passwords among them.
+        environ = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         # A Ctrl-C must not reach the child before it can ignore it; what is blocked here stays blocked there.
         # (`Popen` waits on the loop: where two are started at once, a mask saved by one would be the other's.)
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -280,7 +293,7 @@ class Child(Generic[T]):
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log.writing_end,
-                env={**os.environ, **self._environ, "PYTHONPATH": path},
+                env={**environ, **self._environ, "PYTHONPATH": path},
             )
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -333,12 +346,15 @@ class Child(Generic[T]):
             return
         try:
             for answer in ring.collect():
-                if answer.kind == READY:
+                if isinstance(answer, Delivery):
+                    if self._on_delivery is not None:
+                        self._tell(self._on_delivery, *answer)
+                elif answer.kind == READY:
                     self._begin(ring)
                 elif answer.kind == FAILED:
                     self._give_up(answer.data.decode(errors="replace"))
                 elif self._on_answer is not None:
-                    self._call_on_answer(self._on_answer, answer.data)
+                    self._tell(self._on_answer, answer.data)
         except EOFError:
             self._give_up("")
         except BrokenRing as error:
@@ -351,9 +367,9 @@ class Child(Generic[T]):
         self._stop_listening()
         self._stop_listening = green.on_readable(ring.fileno(), self._receive)
 
-    def _call_on_answer(self, on_answer: Callable[[bytes], object], data: bytes) -> None:
+    def _tell(self, whom: Callable[..., object], *data: bytes) -> None:
         try:
-            on_answer(data)
+            whom(*data)
         except BrokenRing:
             raise
         except Exception:  # whatever it is, the loop would stop listening to this child

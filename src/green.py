@@ -8,8 +8,10 @@ Rule 3. `set`, `call_later` and `on_readable` never wait, so they may be used wh
 
 import logging
 import time
+import traceback
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, ParamSpec, TypeVar
 
 # eventlet announces its retirement at import; the choice is known, and the line would be the first that a user reads.
@@ -26,8 +28,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 #: How many jobs of a purpose run at once. Password hashing is bound by the cores and the memory of argon2 (19 MiB
-#: each); disks and databases by what they serve well side by side.
-OFFLOAD_POOLS: Final = {"password": 2, "disk": 4, "database": 4}
+#: each); disks and databases by what they serve well side by side; and a name server that does not answer holds its
+#: thread for up to half a minute.
+OFFLOAD_POOLS: Final = {"password": 2, "disk": 4, "database": 4, "names": 2}
 #: How long a job may wait for a thread before its caller is told so. Longer than any burst that the machine can still
 #: serve: 500 first logins of different users take 12 s with two threads.
 OFFLOAD_WAIT_SEC: Final = 30.0
@@ -37,6 +40,8 @@ FINISH_STEP_SEC: Final = 0.02
 
 #: With its `poll`, which eventlet takes away as it would wait.
 _select: Final = patcher.original("select")
+#: With its `getaddrinfo`, which knows what the machine's own one knows: /etc/hosts, `camera.local`.
+_socket: Final = patcher.original("socket")
 
 _pools = {purpose: eventlet.semaphore.Semaphore(bound) for purpose, bound in OFFLOAD_POOLS.items()}
 
@@ -71,6 +76,11 @@ def offload(purpose: str, function: Callable[P, T], *args: P.args, **kwargs: P.k
         raise Overloaded(f"no {purpose} thread came free in {OFFLOAD_WAIT_SEC:g} s ({OFFLOAD_POOLS[purpose]} are busy)")
     try:
         return tpool.execute(function, *args, **kwargs)  # type: ignore[no-any-return]
+    except BaseException as error:
+        # Eventlet holds the error in a frame that the error holds. What the function had in hand, megabytes maybe,
+        # would stay until the next collection of garbage.
+        traceback.clear_frames(error.__traceback__)
+        raise
     finally:
         pool.release()
 
@@ -128,6 +138,39 @@ def _logged(function: Callable[..., object], args: tuple[Any, ...], kwargs: dict
 def sleep(seconds: float) -> None:
     """Let the others run for at least this long."""
     eventlet.sleep(seconds)
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """A deadline for all the waiting in its body, together.
+
+    Not around `offload`: the thread would go on, and its place would be taken for free.
+
+    Raises:
+        TimeoutError: in the body, where it waits.
+    """
+    with eventlet.Timeout(seconds, TimeoutError):
+        yield
+
+
+def wait_readable(fileno: int, within_sec: float) -> bool:
+    """Let the others run until a file descriptor is readable, also if it is at once; False when the time is over."""
+    try:
+        hubs.trampoline(fileno, read=True, timeout=max(within_sec, 0.0), timeout_exc=TimeoutError)
+    except TimeoutError:
+        return False
+    return True
+
+
+def resolve(host: str) -> list[str]:
+    """The addresses of a host, the preferred one first. Waits for a thread and a name server.
+
+    Raises:
+        OSError: there is no such host.
+        Overloaded: as `offload`.
+    """
+    found = offload("names", _socket.getaddrinfo, host, None, type=_socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 def call_later(seconds: float, function: Callable[[], object]) -> Callable[[], None]:

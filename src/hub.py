@@ -83,7 +83,7 @@ class Stream:
         user: whose it is.
         via: the gateway: `socketio`, `tcp` or `pull`.
         seq: the number of the newest frame offered, refused ones counted; the first is 1.
-        latest: the newest frame accepted, None before the first and after the end.
+        latest: the newest frame accepted, None before the first, after the end, and where its memory was needed.
         refused: frames refused, by code.
         dropped: frames that consumers had no room for, by consumer.
         results: what plug-ins have said last, by plug-in.
@@ -227,6 +227,10 @@ class Stream:
         """End the connection that the stream comes over, and the stream with it."""
         if self._sender is not None:
             self._sender.close(reason)
+
+    def forget_latest(self) -> None:
+        """Keep the newest frame no longer: others need its memory. Consumers are not concerned."""
+        self.latest = None
 
     def end(self) -> None:
         """Say goodbye: consumers are told, the stream stays listed for a while. Harmless when it has ended."""

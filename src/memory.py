@@ -4,7 +4,15 @@ import ctypes
 from collections.abc import Callable
 from typing import Final
 
-_M_ARENA_MAX: Final = -8  # malloc.h
+#: malloc.h
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+_M_ARENA_MAX: Final = -8
+
+#: Of what has been freed at the end of the heap so much is kept for what comes next: some uncompressed images.
+KEPT_BYTES: Final = 8 * 1024 * 1024
+#: Up to this size a piece of memory comes from the heap: an uncompressed image of 1280 x 960 pixels does.
+LARGEST_KEPT_BYTES: Final = 4 * 1024 * 1024
 
 
 def give_back() -> None:
@@ -17,13 +25,27 @@ def give_back() -> None:
         _malloc_trim(0)
 
 
+def keep_for_images() -> None:
+    """Let uncompressed images have the memory of those before them.
+
+    glibc would give it back to the system with each image, and get it anew for the next one, page by page: that takes
+    as long as inflating one of 640 x 480 pixels.
+    """
+    _tune(_M_MMAP_THRESHOLD, LARGEST_KEPT_BYTES)
+    _tune(_M_TRIM_THRESHOLD, KEPT_BYTES)
+
+
 def share_one_heap() -> None:
     """Let all threads have their memory from one heap of the C library's; called before there are any.
 
     With glibc each thread has its own, and there keeps the 19 MiB that it last hashed a password in: 190 MB in all.
     """
+    _tune(_M_ARENA_MAX, 1)
+
+
+def _tune(parameter: int, value: int) -> None:
     try:
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+        ctypes.CDLL(None).mallopt(parameter, value)
     except (OSError, TypeError, AttributeError):
         pass  # another C library
 

@@ -3,11 +3,15 @@
 Rule 1. A slot is not written again before the child has given it back. Without a free slot the server keeps its frame.
 Rule 2. The server's end never waits. The child can neither write to the memory nor change its size.
 Rule 3. What a child sends is checked like a stranger's: a child may run somebody's plug-in.
+Rule 4. A child that brings images has slots of its own for them, in a memory that it writes. The server copies what
+        lies in one when it hears of it, and gives the slot back: once it has checked something, the child cannot change
+        it. It maps none of that memory, which the child may cut short at any time.
 
 Server to child, integers in network byte order::
 
     u16 slot | u32 length | u64 sequence                     the first `length` bytes of this slot
     u16 FFFF | u32 length | u64 sequence | length bytes      a control message, told in order with the slots
+    u16 FFFE | u32 slot | u64 0                              this slot of the child's own may be written again
 
 Child to server::
 
@@ -15,6 +19,8 @@ Child to server::
     u16 FFFF | u32 length | length bytes                     an answer: a result, a small picture
     u16 FFFE | u32 length | length bytes                     it is ready to work (no bytes)
     u16 FFFD | u32 length | length bytes                     it can not work: why, in UTF-8
+    u16 FFFC | u32 length | u16 slot | u32 n | length - 6 bytes
+                                                             a delivery: these bytes, and the first n of its own slot
 """
 
 import ctypes
@@ -28,8 +34,10 @@ import tempfile
 # The C type itself: what eventlet puts into `socket` would make the child's end non-blocking as well.
 from _socket import socket as Socket
 from _socket import socketpair
+from collections import deque
 from collections.abc import Iterator
 from struct import Struct
+from struct import error as StructError
 from typing import Final, NamedTuple, Self
 
 Buffer = bytes | bytearray | memoryview
@@ -37,11 +45,14 @@ Buffer = bytes | bytearray | memoryview
 _MESSAGE: Final = Struct(">HIQ")
 _SLOT: Final = Struct(">H")
 _ANSWER: Final = Struct(">HI")
+_DELIVERY: Final = Struct(">HI")
 
 CONTROL: Final = 0xFFFF
+RETURNED: Final = 0xFFFE
 ANSWER: Final = 0xFFFF
 READY: Final = 0xFFFE
 FAILED: Final = 0xFFFD
+DELIVERY: Final = 0xFFFC
 
 MAX_SLOTS: Final = 1024
 #: The longest answer of a child: a thumbnail or a plug-in's result. It is held in memory until it is whole.
@@ -88,10 +99,18 @@ MAX_FRAME_HEADER_BYTES: Final = _FRAME.size + 255
 
 
 class Answer(NamedTuple):
-    """What a child sent besides the slots that it gave back; `kind` is `ANSWER`, `READY` or `FAILED`."""
+    """What a child sent besides the slots that it gave back; `kind` is `ANSWER`, `READY` or `FAILED`, and on its way
+    to be a `Delivery` also `DELIVERY`."""
 
     kind: int
     data: bytes
+
+
+class Delivery(NamedTuple):
+    """What a child brought: a header, and an image from a slot of its own."""
+
+    header: bytes
+    body: bytes
 
 
 class AnswerParser:
@@ -111,7 +130,7 @@ class AnswerParser:
         at = 0
         while len(data) - at >= _SLOT.size:
             (slot,) = _SLOT.unpack_from(data, at)
-            if slot < FAILED:
+            if slot < DELIVERY:
                 yield slot
                 at += _SLOT.size
                 continue
@@ -135,17 +154,26 @@ class Ring:
         slots: how many frames the child may have at once.
         slot_bytes: the largest payload. Pages of the memory are taken from the machine only once they are written.
         max_answer_bytes: the longest answer that is taken from the child.
+        own_slots: how many slots the child has of its own, for deliveries.
+        own_slot_bytes: the largest body of a delivery.
 
     Attributes:
         free: slots that may be written.
         held: sequence numbers of the messages whose slots the child has, by slot, the oldest first.
         returned: how many slots came back.
-        answered: how many answers.
+        answered: how many answers and deliveries.
     """
 
-    def __init__(self, slots: int, slot_bytes: int, max_answer_bytes: int = MAX_ANSWER_BYTES) -> None:
-        if not 0 < slots <= MAX_SLOTS:
-            raise ValueError(f"{slots} slots, expected 1 to {MAX_SLOTS}")
+    def __init__(
+        self,
+        slots: int,
+        slot_bytes: int,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
+        own_slots: int = 0,
+        own_slot_bytes: int = 0,
+    ) -> None:
+        if not (0 < slots <= MAX_SLOTS and 0 <= own_slots <= MAX_SLOTS):
+            raise ValueError(f"{slots} slots and {own_slots} of the child's own, expected 1 to {MAX_SLOTS}")
         self.slot_bytes = -(-slot_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
         self.free = list(range(slots))
         self.held: dict[int, int] = {}
@@ -155,19 +183,30 @@ class Ring:
         self._sequence = 0
         self._outbox = bytearray()
         self._answers = AnswerParser(max_answer_bytes)
+        self._own_slots = own_slots
+        self._own_slot_bytes = own_slot_bytes
+        self._own_in_hand = set(range(own_slots))  # the child may write these
+        self._own_returning: deque[tuple[int, int]] = deque()  # the others, each with where its message ends …
+        self._said_bytes = 0  # … in all that was ever said
+        self._own_memory = -1
         self._memory, self._child_memory = _shared_memory(slots * self.slot_bytes)
+        if own_slots:
+            self._own_memory = _own_memory()
         self._socket, self._child_socket = socketpair()
         self._socket.setblocking(False)
 
     @property
-    def descriptors(self) -> tuple[int, int]:
+    def descriptors(self) -> tuple[int, ...]:
         """What the child must inherit, under the same numbers."""
-        return self._child_socket.fileno(), self._child_memory
+        own = (self._own_memory,) if self._own_slots else ()
+        return self._child_socket.fileno(), self._child_memory, *own
 
     @property
     def argument(self) -> str:
         """What the child's end needs to know, as a command line argument for `RingReader.attach`."""
-        return ":".join(map(str, (*self.descriptors, self._slots, self.slot_bytes, os.getpid())))
+        own = (self._own_memory, self._own_slots, self._own_slot_bytes)
+        connection = self._child_socket.fileno()
+        return ":".join(map(str, (connection, self._child_memory, self._slots, self.slot_bytes, *own, os.getpid())))
 
     def close_child_end(self) -> None:
         """Give up the child's descriptors once it has inherited them, or its end would never look closed."""
@@ -220,16 +259,22 @@ class Ring:
             except OSError:
                 raise EOFError from None
             del self._outbox[:sent]
+            self._said_bytes += sent
+            while self._own_returning and self._own_returning[0][1] <= self._said_bytes:
+                self._own_in_hand.add(self._own_returning.popleft()[0])
         return True
 
-    def collect(self) -> list[Answer]:
-        """Take back the slots that the child has returned, and what it answered; does not wait for more.
+    def collect(self) -> list[Answer | Delivery]:
+        """Take back the slots that the child has returned, and what it answered and brought; does not wait for more.
+
+        `flush` gives it back the slots of what it brought. Before that it can bring no more, so that nobody has to copy
+        more than these hold.
 
         Raises:
             EOFError: the child has gone, and all that it said before has been returned.
             BrokenRing: it sent nonsense.
         """
-        answers: list[Answer] = []
+        answers: list[Answer | Delivery] = []
         for _ in range(_RECEIVES_A_TURN):
             try:
                 data = self._socket.recv(_RECEIVE_BYTES)
@@ -243,7 +288,7 @@ class Ring:
                 raise EOFError
             for item in self._answers.feed(data):
                 if isinstance(item, Answer):
-                    answers.append(item)
+                    answers.append(self._received(item.data) if item.kind == DELIVERY else item)
                     self.answered += 1
                 elif self.held.pop(item, None) is None:
                     raise BrokenRing(f"it gave back slot {item}, which it does not have")
@@ -253,6 +298,23 @@ class Ring:
             if len(data) < _RECEIVE_BYTES:
                 break
         return answers
+
+    def _received(self, data: bytes) -> Delivery:
+        try:
+            slot, length = _DELIVERY.unpack_from(data)
+        except StructError:
+            raise BrokenRing(f"a delivery of {len(data)} bytes came, expected at least {_DELIVERY.size}") from None
+        if slot not in self._own_in_hand:
+            raise BrokenRing(f"it brought slot {slot}, which is not its to write")
+        if length > self._own_slot_bytes:
+            raise BrokenRing(f"it brought {length} bytes, a slot holds {self._own_slot_bytes}")
+        body = os.pread(self._own_memory, length, slot * self._own_slot_bytes)
+        if len(body) < length:
+            raise BrokenRing(f"it brought {length} bytes, and its memory ends after {len(body)}")
+        self._own_in_hand.remove(slot)
+        self._outbox += _MESSAGE.pack(RETURNED, slot, 0)
+        self._own_returning.append((slot, self._said_bytes + len(self._outbox)))
+        return Delivery(data[_DELIVERY.size :], body)
 
     @property
     def owed(self) -> tuple[int, int] | None:
@@ -274,6 +336,9 @@ class Ring:
         self.close_child_end()
         self._socket.close()
         self._memory.close()
+        if self._own_memory >= 0:
+            os.close(self._own_memory)
+            self._own_memory = -1
 
 
 def _shared_memory(size: int) -> tuple[mmap.mmap, int]:
@@ -297,6 +362,15 @@ def _shared_memory(size: int) -> tuple[mmap.mmap, int]:
             os.unlink(path)
 
 
+def _own_memory() -> int:
+    """Memory for a child to write, and for the server to read: a descriptor for both."""
+    if sys.platform == "linux":
+        return os.memfd_create("ring", os.MFD_CLOEXEC)
+    descriptor, path = tempfile.mkstemp(prefix="ring-")
+    os.unlink(path)
+    return descriptor
+
+
 class Message(NamedTuple):
     """What a child receives: the payload of a slot, or a control message (`slot` is None).
 
@@ -308,10 +382,29 @@ class Message(NamedTuple):
     payload: memoryview
 
 
-class RingReader:
-    """The child's end: receives messages, gives slots back, answers. It blocks, and belongs to one thread."""
+class OwnSlots(NamedTuple):
+    """A memory that a child writes: its descriptor, how many slots it has, and how large they are."""
 
-    def __init__(self, connection: Socket, memory: mmap.mmap, slots: int, slot_bytes: int) -> None:
+    descriptor: int
+    slots: int
+    slot_bytes: int
+
+
+NO_OWN_SLOTS: Final = OwnSlots(-1, 0, 0)
+
+
+class RingReader:
+    """The child's end: receives messages, gives slots back, answers, delivers. It blocks, and belongs to one thread;
+    but another one may answer and deliver, if it is the only one that does.
+
+    Attributes:
+        room: the child's own slots that may be written.
+        room_bytes: what each of them holds.
+    """
+
+    def __init__(
+        self, connection: Socket, memory: mmap.mmap, slots: int, slot_bytes: int, own: OwnSlots = NO_OWN_SLOTS
+    ) -> None:
         self._socket = connection
         self._socket.setblocking(True)
         self._poll = select.poll()  # not select(): a busy server hands down descriptors beyond its 1,024
@@ -319,6 +412,10 @@ class RingReader:
         self._memory = memoryview(memory)
         self._slots = slots
         self._slot_bytes = slot_bytes
+        self._own = own
+        self.room = deque(range(own.slots))
+        self.room_bytes = own.slot_bytes
+        self._came_back = 0  # slots for deliveries, so far
         self._received = b""
 
     @classmethod
@@ -328,21 +425,24 @@ class RingReader:
         The terminal sends Ctrl-C to the whole group, but when to end is for the server to say, by closing its end. When
         the server is killed the kernel closes it, and on Linux ends the child even where that is busy elsewhere.
         """
-        descriptor, memory, slots, slot_bytes, parent = map(int, argument.split(":"))
+        descriptor, memory, slots, slot_bytes, *own, parent = map(int, argument.split(":"))
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             raise BrokenRing("the server has gone")
         os.set_inheritable(descriptor, False)  # the server sees the end when this process ends, whoever it has started
+        if own[0] >= 0:
+            os.set_inheritable(own[0], False)
         try:
             mapped = mmap.mmap(memory, slots * slot_bytes, access=mmap.ACCESS_READ)
         finally:
             os.close(memory)
-        return cls(Socket(fileno=descriptor), mapped, slots, slot_bytes)
+        return cls(Socket(fileno=descriptor), mapped, slots, slot_bytes, OwnSlots(*own))
 
     def receive(self, timeout_sec: float | None = None) -> list[Message]:
-        """Everything that has come, at least one message; nothing when the time is over first.
+        """Everything that has come, at least one message; nothing when the time is over first, or when only slots for
+        deliveries came back.
 
         Raises:
             EOFError: the server has closed its end: the child's work is done.
@@ -355,7 +455,8 @@ class RingReader:
             if not data:
                 raise EOFError
             self._received += data
-            if messages := list(self._parsed()):
+            came_back = self._came_back
+            if (messages := list(self._parsed())) or self._came_back > came_back:
                 return messages
 
     def _parsed(self) -> Iterator[Message]:
@@ -368,6 +469,10 @@ class RingReader:
                     break
                 yield Message(None, sequence, memoryview(data)[begin : begin + length])
                 at = begin + length
+            elif slot == RETURNED:
+                self.room.append(length)
+                self._came_back += 1
+                at = begin
             else:
                 in_memory = slot * self._slot_bytes
                 yield Message(slot, sequence, self._memory[in_memory : in_memory + length])
@@ -380,6 +485,22 @@ class RingReader:
 
     def answer(self, data: bytes) -> None:
         self._send(_ANSWER.pack(ANSWER, len(data)) + data)
+
+    def deliver(self, header: bytes, body: Buffer) -> None:
+        """Bring an image, in a slot of which there must be `room`.
+
+        Raises:
+            ValueError: it does not fit into a slot.
+        """
+        if len(body) > self.room_bytes:
+            raise ValueError(f"{len(body)} bytes to deliver, a slot holds {self.room_bytes}")
+        slot = self.room.popleft()
+        left, at = memoryview(body), slot * self.room_bytes
+        while left:
+            written = os.pwrite(self._own.descriptor, left, at)
+            left, at = left[written:], at + written
+        said = _DELIVERY.pack(slot, len(body)) + header
+        self._send(_ANSWER.pack(DELIVERY, len(said)) + said)
 
     def ready(self) -> None:
         """Say that work may come."""

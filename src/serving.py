@@ -1,4 +1,4 @@
-"""Serving HTTP: the listening socket, who is let in, and the end of it all."""
+"""Listening sockets, and serving HTTP on one of them: who is let in, and the end of it all."""
 
 import errno
 import logging
@@ -90,6 +90,97 @@ class TlsSocket(GreenSSLSocket):  # type: ignore[misc]
         return socket.SocketType.recv_into(self, buffer)
 
 
+class Listener:
+    """The listening socket of one address. Whatever is told of a connection may not wait.
+
+    Args:
+        port: 0 for a free one.
+
+    Raises:
+        CannotListen: the address is taken, or not ours.
+    """
+
+    def __init__(self, ip: str, port: int) -> None:
+        family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+        try:
+            # Without reuse_port=False a second server would share the port, and sessions would be split between the
+            # two.
+            self.socket = eventlet.listen((ip, port), family=family, backlog=BACKLOG, reuse_port=False)
+        except (OSError, OverflowError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise CannotListen(f"cannot listen on {ip} port {port}: {reason}") from None
+        self._said = OncePerSecond()
+        self._stopping = False
+
+    @property
+    def address(self) -> str:
+        """As clients write it: `IP:PORT`, and `[IP]:PORT` for IPv6."""
+        ip, port = self.socket.getsockname()[:2]
+        return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+
+    def start(self, take: Callable[[Any, tuple[Any, ...]], object], make_room: Callable[[str], object]) -> None:
+        """Accept connections from now on.
+
+        Args:
+            take: called with each one's green socket and address.
+            make_room: called with the reason when none can be accepted, to end one that is not needed.
+        """
+        spawn(self._accept_all, take, make_room)
+
+    def stop(self) -> None:
+        """Accept nothing more."""
+        self._stopping = True
+        greenio.shutdown_safe(self.socket)
+        self.socket.close()
+
+    def _accept_all(self, take: Callable[[Any, tuple[Any, ...]], object], make_room: Callable[[str], object]) -> None:
+        accepted = 0
+        while not self._stopping:
+            try:
+                sock, address = self.socket.accept()
+            except OSError as error:
+                if not self._stopping and error.errno != errno.ECONNABORTED:  # that one went before it was accepted
+                    if self._said.allows("", time.monotonic()):
+                        logger.warning("no connection can be accepted: %s", error.strerror)
+                    make_room("no files are left")
+                    sleep(NO_FILES_SEC)
+                continue
+            take(sock, address)
+            accepted += 1
+            if accepted % ACCEPTS_PER_TURN == 0:
+                sleep(0)
+
+
+class Crowds:
+    """Gives memory back to the system when a crowd has gone.
+
+    Args:
+        crowd: how many they are: connections, or bytes.
+    """
+
+    def __init__(self, crowd: int = CROWD) -> None:
+        self._crowd = crowd
+        self._now = 0
+        self._most = 0  # since memory was given back
+        self._giving_back = False
+
+    def count(self, number: int) -> None:
+        """There are so many now; told when that has changed."""
+        self._now = number
+        self._most = max(self._most, number)
+        if not self._giving_back and self._most - number >= self._crowd:
+            self._giving_back = True
+            spawn(self._give_back)
+
+    def _give_back(self) -> None:
+        sleep(GIVE_BACK_SEC)
+        self._most = self._now
+        offload("disk", memory.give_back)
+        sleep(GIVE_BACK_PAUSE_SEC)
+        self._giving_back = False
+        self.count(self._now)
+
+
 class HttpServer:
     """Listens on one address and runs a WSGI application.
 
@@ -115,14 +206,7 @@ class HttpServer:
     def __init__(
         self, ip: str, port: int, application: WsgiApp, max_connections: int, tls: ssl.SSLContext | None = None
     ) -> None:
-        family = socket.AF_INET6 if ":" in ip else socket.AF_INET
-        try:
-            # Without reuse_port=False a second server would share the port, and sessions would be split between the
-            # two.
-            self._socket = eventlet.listen((ip, port), family=family, backlog=BACKLOG, reuse_port=False)
-        except (OSError, OverflowError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise CannotListen(f"cannot listen on {ip} port {port}: {reason}") from None
+        self._listener = Listener(ip, port)
         self.bad_requests = 0
         self.displaced = 0
         self.turned_away = 0
@@ -130,19 +214,19 @@ class HttpServer:
         self._tls = tls
         self._scheme = "http" if tls is None else "https"
         self._connections: set[Any] = set()  # their sockets
-        self._most_connections = 0  # since memory was given back
-        self._giving_back = False
+        self._crowds = Crowds()
         self._waiting: dict[Any, None] = {}  # of these, those that have no request; the longest wait first
         environ = {"wsgi.url_scheme": self._scheme}
-        self._wsgi = wsgi.Server(self._socket, None, application, environ=environ, log_output=False, debug=False)
+        self._wsgi = wsgi.Server(
+            self._listener.socket, None, application, environ=environ, log_output=False, debug=False
+        )
         self._errors = self._wsgi.log = ErrorLog(logger)
         self._said = OncePerSecond()
         self._stopping = False
 
     @property
     def url(self) -> str:
-        ip, port = self._socket.getsockname()[:2]
-        return f"{self._scheme}://[{ip}]:{port}" if ":" in ip else f"{self._scheme}://{ip}:{port}"
+        return f"{self._scheme}://{self._listener.address}"
 
     @property
     def connections(self) -> int:
@@ -154,37 +238,23 @@ class HttpServer:
         return self._errors.errors
 
     def start(self) -> None:
-        spawn(self._accept_all)
+        self._listener.start(self._take, self._displace_one)
 
     def stop(self, wait_sec: float) -> None:
         """Accept nothing more, and give the requests that are being served this long to end."""
         self._stopping = True
-        greenio.shutdown_safe(self._socket)
-        self._socket.close()
+        self._listener.stop()
         for sock in list(self._waiting):
             greenio.shutdown_safe(sock)
         deadline = time.monotonic() + wait_sec
         while self._connections and time.monotonic() < deadline:
             sleep(STOP_STEP_SEC)
 
-    def _accept_all(self) -> None:
-        accepted = 0
-        while not self._stopping:
-            try:
-                sock, address = self._socket.accept()
-            except OSError as error:
-                if not self._stopping and error.errno != errno.ECONNABORTED:  # that one went before it was accepted
-                    self._say("cannot accept", f"no connection can be accepted: {error.strerror}")
-                    self._displace_one("no files are left")
-                    sleep(NO_FILES_SEC)
-                continue
-            if len(self._connections) >= self._max_connections and not self._displace_one(self._all_taken()):
-                self._turn_away(sock)
-            else:
-                self._let_in(sock, address)
-            accepted += 1
-            if accepted % ACCEPTS_PER_TURN == 0:
-                sleep(0)
+    def _take(self, sock: Any, address: tuple[Any, ...]) -> None:
+        if len(self._connections) >= self._max_connections and not self._displace_one(self._all_taken()):
+            self._turn_away(sock)
+        else:
+            self._let_in(sock, address)
 
     def _let_in(self, sock: Any, address: tuple[Any, ...]) -> None:
         if self._tls is not None:
@@ -195,7 +265,7 @@ class HttpServer:
                 return
         self._connections.add(sock)
         self._waiting[sock] = None  # before its greenlet runs: many are accepted at once
-        self._most_connections = max(self._most_connections, len(self._connections))
+        self._crowds.count(len(self._connections))
         eventlet.spawn_n(self._serve, sock, address)
 
     def _shake_hands(self, sock: Any) -> bool:
@@ -227,7 +297,7 @@ class HttpServer:
             self._waiting.pop(sock, None)
             greenio.shutdown_safe(sock)
             sock.close()
-            self._give_back_after_a_crowd()
+            self._crowds.count(len(self._connections))
 
         connection: Connection | None = None
         try:
@@ -242,19 +312,6 @@ class HttpServer:
         finally:
             if connection is None or not connection.taken_over:
                 close()
-
-    def _give_back_after_a_crowd(self) -> None:
-        if not self._giving_back and self._most_connections - len(self._connections) >= CROWD:
-            self._giving_back = True
-            spawn(self._give_back)
-
-    def _give_back(self) -> None:
-        sleep(GIVE_BACK_SEC)
-        self._most_connections = len(self._connections)
-        offload("disk", memory.give_back)
-        sleep(GIVE_BACK_PAUSE_SEC)
-        self._giving_back = False
-        self._give_back_after_a_crowd()
 
     def _all_taken(self) -> str:
         return f"{self._max_connections} connections (--max-connections) are in use"

@@ -1,9 +1,11 @@
 """Every option, once: flag, environment variable, configuration key, default, unit, help."""
 
+import ipaddress
 import re
 from collections.abc import Sequence
 from math import inf
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, NoReturn
+from urllib.parse import urlsplit
 
 import configargparse
 
@@ -76,6 +78,24 @@ def _plugin(text: str) -> str:
     return text
 
 
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text, strict=False))
+    except ValueError:
+        raise configargparse.ArgumentTypeError(f"{text!r} is not a network, expected one as 192.168.7.0/24") from None
+
+
+def _camera_url(text: str) -> str:
+    try:
+        url = urlsplit(text)
+        known = url.scheme in ("http", "https", "rtsp", "rtsps") and url.hostname and url.port != 0
+    except ValueError:  # the port is no number, the brackets of an IPv6 address do not match
+        known = False
+    if not known or not text.isprintable() or " " in text:
+        raise configargparse.ArgumentTypeError("expected a camera's address as http://HOST/PATH or rtsp://HOST/PATH")
+    return text
+
+
 OPTIONS: Final = (
     Option("ip", "0.0.0.0", "address to listen on", "phones reach it; 127.0.0.1 keeps others out", "IP", ("-i",)),
     Option("port", 8080, "port to listen on, 0 for a free one", "as it has always been", "PORT", ("-p",), _port),
@@ -120,6 +140,30 @@ OPTIONS: Final = (
         "the compiled one is the faster, and is not there where nobody could compile it", "READER", (), _reader,
     ),
     Option(
+        "tcp-port", None, "port for cameras that send over plain TCP, 0 for a free one (default: none)",
+        "a way in that nobody uses is closed", "PORT", (), _port,
+    ),
+    Option(
+        "tcp-users", None, "whose cameras those over TCP and the pulled ones are: a file of lines KEY USER",
+        "they are the users tcp-1, tcp-2, … and with -a nobody's, and not let in", "FILE", (), str,
+    ),
+    Option(
+        "tcp-idle-sec", 60.0, "a camera over TCP may be silent for so many seconds between its images",
+        "a still scene at one image a minute", "SEC", (), _at_least(1, float),
+    ),
+    Option(
+        "tcp-connections", 1_000, "connections over plain TCP at once", "each takes an open file", "N", (),
+        _at_least(1, int),
+    ),
+    Option(
+        "pull", [], "a camera to pull: http:// (a JPEG, or an MJPEG stream) or rtsp://; repeatable",
+        "cameras register themselves, or are listed here", "URL", (), _camera_url, True,
+    ),
+    Option(
+        "pull-allow", [], "a network of cameras that others may register, as 10.1.0.0/16; repeatable",
+        "a camera registers itself, and nobody chooses whom the server calls", "CIDR", (), _network, True,
+    ),
+    Option(
         "process", [], "a plug-in to give the frames to, as MODULE:NAME; repeatable", "none is needed to show frames",
         "MODULE:NAME", (), _plugin, True,
     ),
@@ -154,6 +198,12 @@ class Settings(NamedTuple):
     max_pixels: int = 50_000_000
     max_connections: int | None = None
     reader: Literal["auto", "python", "compiled"] = "auto"
+    tcp_port: int | None = None
+    tcp_users: str | None = None
+    tcp_idle_sec: float = 60.0
+    tcp_connections: int = 1_000
+    pull: tuple[str, ...] = ()
+    pull_allow: tuple[str, ...] = ()
     process: tuple[str, ...] = ()
     process_workers: int | None = None
     process_memory: int = 2 << 30
@@ -173,13 +223,24 @@ def read_settings(arguments: Sequence[str]) -> Settings:
     parser = make_parser()
     for argument in arguments:
         if has_password(argument):
-            parser.error("a URL with a password belongs into IMAGESERVER_USERS or the configuration file, not here")
+            parser.error(
+                "a URL with a password belongs into the environment (IMAGESERVER_USERS, IMAGESERVER_PULL) or into the"
+                " configuration file, not here"
+            )
     values = vars(parser.parse_args(list(arguments)))
     return Settings(**{field: _frozen(values[field]) for field in Settings._fields})
 
 
+class _Parser(configargparse.ArgumentParser):  # type: ignore[misc]
+    """Shows no password, also of an option that it does not know."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(without_passwords(message))
+        raise AssertionError("it exits")
+
+
 def make_parser() -> configargparse.ArgumentParser:
-    parser = configargparse.ArgumentParser(
+    parser = _Parser(
         prog="ImageServer.py",
         description="Takes frames from phones, desktops and cameras, and shows them.",
         config_file_parser_class=configargparse.TomlConfigParser(["imageserver"]),
@@ -221,6 +282,16 @@ def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+#: A password in an address: before its host, or under one of the names that cameras and databases have for it, in the
+#: query or, as some cameras want it, in the path.
+_SECRETS: Final = re.compile(r"(?P<before>://)[^\s@]*:[^\s@]*(?=@)|(?P<name>(?:pas\w*|pwd)=)[^&\s,\]]*", re.IGNORECASE)
+
+
 def has_password(text: str) -> bool:
     """Whether a URL holds a password, which must not stand on a command line: a process list shows it to everybody."""
-    return re.search(r"://[^@\s]*:[^@\s]*@|[?&]password=", text) is not None
+    return "://" in text and _SECRETS.search(text) is not None
+
+
+def without_passwords(text: str) -> str:
+    """The same text, to be shown."""
+    return _SECRETS.sub(lambda match: f"{match['before'] or match['name']}…", text)

@@ -63,7 +63,7 @@ class AppProcess:
         def gone() -> bool:
             seen.update(self.ask("left"))
             kept = ("sessions", "in rooms", "joining", "environs", "unfinished packets", "unfinished bytes",
-                    "connections", "streams", "http connections")  # fmt: skip
+                    "connections", "streams", "tcp connections", "http connections")  # fmt: skip
             return all(seen[name] == expected.get(name, 0) for name in kept)
 
         try:

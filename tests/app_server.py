@@ -10,13 +10,14 @@
     tls             [certificate, key]
     handshake_sec   so long a TLS handshake may take
     places          --max-connections
+    unfinished      so many bytes of unfinished messages are held
 
 GET /test/account: what has been counted, and published since the last time; GET /test/left: what is there of clients;
-GET /test/address: its URL, and the scheme of the request; GET /test/kick?user=: it tells that user to leave (`*` stands
-for anything); GET /test/fill?user=&count=&size=: it sends the user something; GET /test/result?stream=&value=, with the
-value in JSON, or picture= in hexadecimal: a plug-in says that of the stream's newest frame;
-GET /test/complain?stream=&message=: one fails; GET /test/wish?hz=: frames are wished for (`null` for all). And what
-`TestServer` has more.
+GET /test/address: its URL, and the scheme of the request; GET /test/tcp: the port for cameras over plain TCP;
+GET /test/kick?user=: it tells that user to leave (`*` stands for anything); GET /test/fill?user=&count=&size=: it sends
+the user something; GET /test/result?stream=&value=, with the value in JSON, or picture= in hexadecimal: a plug-in says
+that of the stream's newest frame; GET /test/complain?stream=&message=: one fails; GET /test/wish?hz=: frames are wished
+for (`null` for all). And what `TestServer` has more.
 """
 
 import green
@@ -66,6 +67,7 @@ class TestServer:
         for name, value in options.get("engine", {}).items():
             assert hasattr(eio, name), name
             setattr(eio, name, value)
+        eio.unfinished._max = options.get("unfinished", eio.unfinished._max)
         self.short = 0
         self._count_short(eio)
         self.receives = 0
@@ -170,6 +172,7 @@ class TestServer:
             "unfinished bytes": engine.eio.unfinished.bytes,
             "connections": self.app.gateway.connections,
             "streams": len(self.app.hub.live_streams()),
+            "tcp connections": 0 if self.app.tcp is None else self.app.tcp.connections,
             "http connections": self.http.connections - 1,  # but for the one that asks
             "greenlets": sum(isinstance(o, greenlet.greenlet) and bool(o) for o in gc.get_objects()),
             "files": len(os.listdir("/proc/self/fd")),
@@ -179,6 +182,10 @@ class TestServer:
 
     def address(self) -> list[str]:
         return [self.http.url, self.scheme]
+
+    def tcp(self) -> int:
+        assert self.app.tcp is not None
+        return int(self.app.tcp.address.rsplit(":", 1)[1])
 
     def forward(self, sec: str) -> None:
         self.now += float(sec)
@@ -242,6 +249,8 @@ def main() -> None:
     for library in ("engineio.server", "socketio.server"):
         logging.getLogger(library).setLevel(logging.WARNING)
     server = TestServer(json.loads(sys.argv[1]))
+    if server.app.tcp is not None:
+        server.app.tcp.start()
     server.http.start()
     print(server.http.url.rsplit(":", 1)[1], flush=True)
     gone = green.Once()

@@ -161,7 +161,12 @@ def serve(behaviour: str, options: dict[str, Any]) -> int:
         display = Display(hub, children, Limits(), **options)
         child, begin = display.child, display.start
     else:
-        options = {"slot_bytes": 1 << 20, "on_answer": lambda data: answers.append(json.loads(data)), **options}
+        options = {
+            "slot_bytes": 1 << 20,
+            "on_answer": lambda data: answers.append(json.loads(data)),
+            "on_delivery": lambda header, body: answers.append({"brought": [header.decode(), body.decode()]}),
+            **options,
+        }
         greeting = [json.dumps(message).encode() for message in options.pop("greeting", [])]
         subscription = hub.subscribe("test", policy=Policy(options.pop("policy", "latest")), max_frames=50)
         worker = [str(TESTS / "child_worker.py"), behaviour]

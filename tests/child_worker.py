@@ -19,7 +19,15 @@ def main(behaviour: str, ring: str) -> int:
         return 2
     if behaviour != "is never ready":
         reader.ready()
+    if behaviour == "brings what is not its":
+        reader.room.append(1)
     try:
+        for number in range(10 if behaviour.startswith("brings") else 0):
+            while not reader.room:
+                reader.receive()
+            reader.deliver(b"%d" % number, b"image %d" % number)
+        if behaviour == "tells its environment":
+            reader.answer(json.dumps(dict(os.environ)).encode())
         while True:
             for message in reader.receive():
                 if message.slot is None:

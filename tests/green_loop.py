@@ -4,17 +4,31 @@ import green
 
 green.make_green()
 
+import gc  # noqa: E402
 import logging  # noqa: E402
 import os  # noqa: E402
 import socket  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
+import weakref  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 
 from eventlet import patcher  # noqa: E402
 
-from green import Once, Overloaded, Signal, call_later, offload, on_readable, sleep, spawn  # noqa: E402
+from green import (  # noqa: E402
+    Once,
+    Overloaded,
+    Signal,
+    call_later,
+    offload,
+    on_readable,
+    resolve,
+    sleep,
+    spawn,
+    wait_readable,
+    within,
+)
 
 real_sleep = patcher.original("time").sleep
 
@@ -274,6 +288,80 @@ def offload_says_so_when_no_thread_comes_free() -> None:
     for task in tasks:
         task.wait()
     assert offload("password", int, "1") == 1
+
+
+# -- deadlines, sockets, names
+
+
+def within_ends_all_the_waiting_in_its_body_and_nothing_after_it() -> None:
+    begun = time.monotonic()
+    try:
+        with within(0.1):
+            while True:
+                sleep(0.03)
+    except TimeoutError:
+        assert 0.1 <= elapsed(begun) < 1
+    else:
+        raise AssertionError("it went on")
+    with within(0.05):
+        pass
+    sleep(0.1)
+
+
+def within_is_over_while_a_socket_is_waited_for() -> None:
+    ours, theirs = socket.socketpair()
+    ours.settimeout(5)
+    begun = time.monotonic()
+    try:
+        with within(0.05):
+            ours.recv(1)
+    except TimeoutError:
+        assert elapsed(begun) < 1
+    else:
+        raise AssertionError("it went on")
+    theirs.send(b"x")
+    assert ours.recv(1) == b"x", "the socket is as it was"
+
+
+def wait_readable_lets_the_others_run_also_when_it_need_not_wait() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.send(b"x")
+    turns: list[int] = []
+    spawn(turns.append, 1)
+    assert wait_readable(ours.fileno(), 5) is True
+    assert turns == [1]
+    assert ours.recv(1) == b"x"
+    begun = time.monotonic()
+    assert wait_readable(ours.fileno(), 0.05) is False
+    assert 0.05 <= elapsed(begun) < 1
+    assert wait_readable(ours.fileno(), -1) is False
+    theirs.close()
+    assert wait_readable(ours.fileno(), 5) is True, "the end can be read"
+
+
+def resolve_gives_the_addresses_that_the_machine_knows_and_reads_every_spelling() -> None:
+    assert resolve("127.0.0.1") == ["127.0.0.1"]
+    assert "127.0.0.1" in resolve("localhost") or "::1" in resolve("localhost")
+    assert resolve("2130706433") == ["127.0.0.1"]
+    assert resolve("::1") == ["::1"]
+    assert error_of(OSError, resolve, "no-such-host.invalid")
+
+
+def what_a_failed_job_had_in_hand_is_free_at_once() -> None:
+    class Image(bytearray):
+        pass
+
+    images: list[weakref.ref[Image]] = []
+
+    def fail(size: int) -> None:
+        image = Image(size)
+        images.append(weakref.ref(image))
+        raise ValueError(f"{len(image)} bytes are too many")
+
+    gc.disable()
+    for _ in range(3):
+        assert error_of(ValueError, offload, "disk", fail, 1000) == "1000 bytes are too many"
+    assert [image() for image in images] == [None] * 3
 
 
 def locks_and_threads_stay_real_and_sockets_and_sleep_are_green() -> None:

@@ -37,8 +37,9 @@ class Peer(NamedTuple):
 
 
 def program(name: str) -> Path | None:
-    """The program of that name; PostgreSQL's are also looked for where Debian keeps them, off everybody's path."""
-    found = shutil.which(name)
+    """The program of that name; servers and PostgreSQL's are also looked for where Debian keeps them, off everybody's
+    path."""
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin")
     if found is not None:
         return Path(found)
     versions = Path("/usr/lib/postgresql").glob(f"*/bin/{name}")
@@ -64,6 +65,15 @@ def _reader_is_compiled() -> bool:
     return any((ROOT / "src" / "compiled").glob(f"reader{sysconfig.get_config_var('EXT_SUFFIX')}"))
 
 
+def _rtsp_server_runs() -> bool:
+    # It needs the system's Python, for which Debian has GStreamer's bindings.
+    command = ["/usr/bin/python3", str(ROOT / "tests" / "clients" / "rtsp_server.py"), "--check"]
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
 PEERS: Final = {
     "postgresql": _programs("initdb", "postgres", "pg_ctl", packages="postgresql"),
     "xvfb": _programs("Xvfb", packages="xvfb"),
@@ -72,6 +82,13 @@ PEERS: Final = {
     "x11-utils": _programs("xwininfo", "xprop", packages="x11-utils"),
     "imagemagick": _programs("import", "convert", packages="imagemagick"),
     "openssl": _programs("openssl", packages="openssl"),
+    "ffmpeg": _programs("ffmpeg", packages="ffmpeg"),
+    "nginx": _programs("nginx", packages="nginx-light"),
+    "lighttpd": _programs("lighttpd", packages="lighttpd"),
+    "gstreamer": Peer(
+        cache(_rtsp_server_runs),
+        "apt-get install python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-{good,bad,ugly}, or make peers",
+    ),
     "opencv": Peer(_opencv_loads, "apt-get install libgl1 libglib2.0-0, or make peers"),
     "compiled-reader": Peer(_reader_is_compiled, "make install where gcc and Python's headers are"),
     "address-sanitizer": _programs("gcc", packages="gcc libc6-dev"),

@@ -65,6 +65,24 @@ def test_a_child_is_greeted_and_told_of_ends_also_the_one_that_takes_over() -> N
         assert_ends_well(server)
 
 
+def test_what_a_child_brings_comes_in_its_order_however_few_slots_it_has() -> None:
+    with server_with_child("brings", own_slots=2, own_slot_bytes=100) as server:
+        server.running()
+        until(lambda: len(server.answers) >= 10, "all is brought")
+        assert server.answers == [{"brought": [str(number), f"image {number}"]} for number in range(10)]
+        assert_ends_well(server)
+
+
+def test_a_child_is_not_told_the_options_of_the_server_which_hold_passwords() -> None:
+    secret = {"IMAGESERVER_USERS": "postgresql://me:geheim@database/users", "NOT_THE_SERVERS": "kept"}
+    with server_with_child("tells its environment", env=secret) as server:
+        server.running()
+        until(lambda: server.answers, "it answers")
+        assert server.answers[0]["NOT_THE_SERVERS"] == "kept"
+        assert not [name for name in server.answers[0] if name.startswith("IMAGESERVER_")]
+        assert_ends_well(server)
+
+
 def test_a_queue_reaches_the_child_without_a_gap() -> None:
     with server_with_child("reports", policy="queue", slots=8) as server:
         let_it_work(server)
@@ -111,10 +129,11 @@ def test_a_stopped_child_is_killed_after_its_deadline_and_replaced() -> None:
         ("gives back what it has not", "which it does not have"),
         ("says too much", "an answer of 2097152 bytes came, at most 1048576 are taken"),
         ("closes its end", "it closed its end of the ring"),
+        ("brings what is not its", "it brought slot 1, which is not its to write"),
     ],
 )
 def test_a_child_that_misbehaves_is_replaced_later_each_time(behaviour: str, said: str) -> None:
-    with server_with_child(behaviour, deadline_sec=1) as server:
+    with server_with_child(behaviour, deadline_sec=1, own_slots=1, own_slot_bytes=100) as server:
         server.open("Alice", FRAME, 100)
         server.until_log(f"{said}; it is started again in 0.5 s")
         server.until_log(f"{said}; it is started again in 1 s")

@@ -12,10 +12,10 @@ SRC = Path(__file__).resolve().parent.parent / "src"
 #: From the ground up. A module may import what stands on a floor below its own, and nothing beside it.
 FLOORS = (
     ("compiled", "frames", "rate", "ring", "green", "memory", "stopping"),
-    ("results", "settings", "subscriptions", "http1", "child_log"),
+    ("results", "settings", "subscriptions", "http1", "child_log", "capture"),
     ("hub", "engine", "children", "serving", "auth"),
     ("ingest", "display", "processing", "metrics"),
-    ("web",),
+    ("web", "readings"),
     ("app",),
     ("ImageServer", "__main__", "client_sim"),
 )

@@ -14,11 +14,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ring import ANSWER, FAILED, READY, Answer, AnswerParser, BrokenRing, FrameHeader, Message, Ring, RingReader, Socket
+from ring import (
+    ANSWER,
+    DELIVERY,
+    FAILED,
+    READY,
+    Answer,
+    AnswerParser,
+    BrokenRing,
+    Delivery,
+    FrameHeader,
+    Message,
+    OwnSlots,
+    Ring,
+    RingReader,
+    Socket,
+)
 
 SRC = Path(__file__).resolve().parent.parent / "src"
 
-answers = st.builds(Answer, st.sampled_from([ANSWER, READY, FAILED]), st.binary(max_size=40))
+answers = st.builds(Answer, st.sampled_from([ANSWER, READY, FAILED, DELIVERY]), st.binary(max_size=40))
 said_by_a_child = st.lists(st.one_of(st.integers(0, 1000), answers), max_size=20)
 
 
@@ -31,11 +46,25 @@ def ring() -> Iterator[Ring]:
 
 @pytest.fixture
 def reader(ring: Ring) -> RingReader:
-    connection, memory = (os.dup(descriptor) for descriptor in ring.descriptors)
+    return reader_of(ring)
+
+
+@pytest.fixture
+def both_ways() -> Iterator[Ring]:
+    """A ring whose child has two slots of its own, of 100 bytes."""
+    ring = Ring(slots=2, slot_bytes=1000, own_slots=2, own_slot_bytes=100)
+    yield ring
+    ring.close()
+
+
+def reader_of(ring: Ring) -> RingReader:
+    connection, memory, *own = (os.dup(descriptor) for descriptor in ring.descriptors)
     ring.close_child_end()
     mapped = mmap.mmap(memory, 2 * ring.slot_bytes, access=mmap.ACCESS_READ)
     os.close(memory)
-    return RingReader(Socket(fileno=connection), mapped, 2, ring.slot_bytes)
+    return RingReader(
+        Socket(fileno=connection), mapped, 2, ring.slot_bytes, *(OwnSlots(memory, 2, 100) for memory in own)
+    )
 
 
 def text_of(messages: list[Message]) -> list[bytes]:
@@ -130,7 +159,7 @@ def test_an_answer_that_is_too_long_breaks_the_ring_before_it_is_read() -> None:
         list(AnswerParser(1 << 20).feed(pack(">HI", ANSWER, 2_000_000_000)))
 
 
-@pytest.mark.parametrize("slot", [0, 1, 2, 999, FAILED - 1])
+@pytest.mark.parametrize("slot", [0, 1, 2, 999, DELIVERY - 1])
 def test_giving_back_a_slot_that_it_does_not_have_breaks_the_ring(ring: Ring, reader: RingReader, slot: int) -> None:
     reader.give_back(slot)
     with pytest.raises(BrokenRing, match=f"it gave back slot {slot}, which it does not have"):
@@ -176,6 +205,126 @@ def test_a_reader_whose_server_has_gone_before_it_came_does_not_begin() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=SRC, capture_output=True, text=True, check=True)
     assert "the server has gone" in run.stdout
+
+
+def test_deliveries_arrive_with_their_headers_among_the_answers_and_their_slots_come_back(both_ways: Ring) -> None:
+    reader = reader_of(both_ways)
+    reader.ready()
+    reader.deliver(b"first", b"x" * 100)
+    reader.answer(b"between")
+    reader.deliver(b"", bytearray(b"second"))
+    assert not reader.room
+    assert both_ways.collect() == [
+        (READY, b""), Delivery(b"first", b"x" * 100), (ANSWER, b"between"), Delivery(b"", b"second"),
+    ]  # fmt: skip
+    assert both_ways.answered == 4
+    both_ways.tell(b"more")
+    assert both_ways.flush()
+    assert text_of(reader.receive()) == [b"more"]
+    assert list(reader.room) == [0, 1]
+    reader.deliver(b"", b"third")
+    assert both_ways.collect() == [Delivery(b"", b"third")]
+
+
+def test_a_delivery_is_copied_before_the_child_can_change_it(both_ways: Ring) -> None:
+    reader = reader_of(both_ways)
+    reader.deliver(b"", b"as it was checked")
+    (delivery,) = both_ways.collect()
+    reader.room.append(0)
+    os.pwrite(reader._own.descriptor, b"as it is later   ", 0)
+    assert delivery == Delivery(b"", b"as it was checked")
+
+
+def test_a_child_that_waits_for_room_wakes_up_when_a_slot_comes_back(both_ways: Ring) -> None:
+    reader = reader_of(both_ways)
+    reader.deliver(b"", b"one")
+    both_ways.collect()
+    both_ways.flush()
+    assert reader.receive() == []
+    assert list(reader.room) == [1, 0]
+
+
+def test_a_delivery_larger_than_a_slot_does_not_leave_the_child(both_ways: Ring) -> None:
+    reader = reader_of(both_ways)
+    with pytest.raises(ValueError, match="101 bytes to deliver, a slot holds 100"):
+        reader.deliver(b"", bytes(101))
+    assert list(reader.room) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("slot", "length", "why"),
+    [
+        (2, 10, "it brought slot 2, which is not its to write"),
+        (65_000, 10, "it brought slot 65000, which is not its to write"),
+        (0, 101, "it brought 101 bytes, a slot holds 100"),
+        (1, 0xFFFF_FFFF, "it brought 4294967295 bytes, a slot holds 100"),
+        (1, 60, "it brought 60 bytes, and its memory ends after 50"),
+    ],
+)
+def test_a_delivery_that_can_not_be_breaks_the_ring(both_ways: Ring, slot: int, length: int, why: str) -> None:
+    reader = reader_of(both_ways)
+    os.ftruncate(reader._own.descriptor, 150)
+    reader._send(pack(">HIHI", DELIVERY, 6, slot, length))
+    with pytest.raises(BrokenRing, match=why):
+        both_ways.collect()
+
+
+def test_a_delivery_without_a_slot_breaks_the_ring(both_ways: Ring) -> None:
+    reader_of(both_ways)._send(pack(">HI5s", DELIVERY, 5, b"short"))
+    with pytest.raises(BrokenRing, match="a delivery of 5 bytes came, expected at least 6"):
+        both_ways.collect()
+
+
+def test_a_child_without_slots_of_its_own_can_bring_nothing(ring: Ring, reader: RingReader) -> None:
+    reader._send(pack(">HIHI", DELIVERY, 6, 0, 0))
+    with pytest.raises(BrokenRing, match="it brought slot 0, which is not its to write"):
+        ring.collect()
+
+
+def test_a_slot_is_the_childs_again_only_when_it_has_been_told_so(both_ways: Ring) -> None:
+    # So nobody who brings the same slot again and again has the server copy for ever.
+    reader = reader_of(both_ways)
+    reader.deliver(b"", b"one")
+    both_ways.collect()
+    reader.room.appendleft(0)
+    reader.deliver(b"", b"the same slot")
+    with pytest.raises(BrokenRing, match="it brought slot 0, which is not its to write"):
+        both_ways.collect()
+
+
+def test_a_slot_is_not_the_childs_while_its_own_message_waits_to_be_sent(both_ways: Ring) -> None:
+    reader = reader_of(both_ways)
+    both_ways.tell(bytes(4 << 20))
+    assert not both_ways.flush()
+    reader.deliver(b"", b"one")
+    both_ways.collect()
+    reader._socket.recv(1 << 20)
+    assert not both_ways.flush(), "some of it was sent"
+    reader.room.appendleft(0)
+    reader.deliver(b"", b"the same slot")
+    with pytest.raises(BrokenRing, match="it brought slot 0, which is not its to write"):
+        both_ways.collect()
+
+
+def test_a_slot_is_the_childs_as_soon_as_its_own_message_is_sent_whatever_waits_behind_it(both_ways: Ring) -> None:
+    reader = reader_of(both_ways)
+    reader.deliver(b"", b"one")
+    both_ways.collect()
+    both_ways.tell(bytes(1 << 20))
+    assert not both_ways.flush()
+    assert reader.receive(0.1) == []
+    assert list(reader.room) == [1, 0]
+    reader.room.rotate(1)
+    reader.deliver(b"", b"two")
+    assert both_ways.collect() == [Delivery(b"", b"two")]
+
+
+def test_closing_a_ring_gives_up_all_that_it_had() -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    ring = Ring(slots=1, slot_bytes=10, own_slots=1, own_slot_bytes=10)
+    ring.close()
+    ring.close()
+    assert set(os.listdir("/proc/self/fd")) == before
 
 
 @given(

@@ -60,10 +60,22 @@ def test_the_command_line_beats_the_environment_and_that_beats_the_file(
         (["--user-rate", "Alice=-1"], "-1 is less than 0"),
         (["--max-pixels", "0"], "0 is less than 1"),
         (["--record", "x"], "unrecognized arguments: --record"),
-        (["--users", "postgresql://me:secret@db/users"], "belongs into IMAGESERVER_USERS"),
-        (["--users=postgresql://me:secret@db/users"], "belongs into IMAGESERVER_USERS"),
-        (["--users", "postgresql://db/users?user=me&password=secret"], "belongs into IMAGESERVER_USERS"),
-        (["--users", "postgresql://me:sec/ret@db/users"], "belongs into IMAGESERVER_USERS"),
+        (["--users", "postgresql://me:secret@db/users"], "belongs into the environment (IMAGESERVER_USERS"),
+        (["--users=postgresql://me:secret@db/users"], "belongs into the environment (IMAGESERVER_USERS"),
+        (["--users", "postgresql://db/users?user=me&password=secret"], "belongs into the environment"),
+        (["--users", "postgresql://me:sec/ret@db/users"], "belongs into the environment"),
+        (["--pull", "rtsp://me:secret@camera/1"], "belongs into the environment (IMAGESERVER_USERS, IMAGESERVER_PULL)"),
+        (["--pull", "ftp://camera/1"], "expected a camera's address as http://HOST/PATH or rtsp://HOST/PATH"),
+        (["--pull", "http:///1"], "expected a camera's address"),
+        (["--pull", "http://camera:0/"], "expected a camera's address"),
+        (["--pull", "http://camera:port/"], "expected a camera's address"),
+        (["--pull", "http://[::1/"], "expected a camera's address"),
+        (["--pull", "http://camera/1\r\nHost: x"], "expected a camera's address"),
+        (["--pull-allow", "10.0.0.0/33"], "'10.0.0.0/33' is not a network"),
+        (["--pull-allow", "camera"], "'camera' is not a network"),
+        (["--tcp-port", "-1"], "'-1' is not a port"),
+        (["--tcp-idle-sec", "0.5"], "0.5 is less than 1"),
+        (["--tcp-connections", "0"], "0 is less than 1"),
     ],
 )
 def test_a_wrong_option_is_a_clear_line_and_status_2(
@@ -93,6 +105,41 @@ def test_a_database_url_with_a_password_is_taken_from_the_environment(monkeypatc
     assert read_settings([]).users == "postgresql://me:secret@db/users"
 
 
+def test_cameras_to_pull_come_from_all_three_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_settings(["--pull", "http://a/1", "--pull", "rtsp://b:554/2?x=1"]).pull == (
+        "http://a/1", "rtsp://b:554/2?x=1",
+    )  # fmt: skip
+    monkeypatch.setenv("IMAGESERVER_PULL", "[http://me:secret@a/1, rtsp://me:secret@[2001:db8::1]/2]")
+    assert read_settings([]).pull == ("http://me:secret@a/1", "rtsp://me:secret@[2001:db8::1]/2")
+    monkeypatch.setenv("IMAGESERVER_PULL", "http://me:secret@a/1")
+    assert read_settings([]).pull == ("http://me:secret@a/1",)
+    monkeypatch.delenv("IMAGESERVER_PULL")
+    config = tmp_path / "server.toml"
+    config.write_text('[imageserver]\npull = ["http://me:secret@a/1", "http://b/"]\npull-allow = ["10.1.2.3/8"]\n')
+    settings = read_settings(["--config", str(config)])
+    assert settings.pull == ("http://me:secret@a/1", "http://b/")
+    assert settings.pull_allow == ("10.0.0.0/8",)
+
+
+def test_a_password_of_a_camera_whose_address_is_wrong_is_not_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMAGESERVER_PULL", "ftp://me:secret@camera/1")
+    with pytest.raises(SystemExit):
+        read_settings([])
+    assert "secret" not in capsys.readouterr().err
+
+
+def test_an_error_shows_no_password_whatever_it_is_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "server.toml"
+    config.write_text('[imageserver]\npulll = "http://me:secret@camera/1?pwd=secret"\n')
+    with pytest.raises(SystemExit):
+        read_settings(["--config", str(config)])
+    said = capsys.readouterr().err
+    assert "secret" not in said
+    assert "--pulll=http://…@camera/1?pwd=…" in said
+
+
 def test_an_unknown_key_of_the_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "server.toml"
     config.write_text("[imageserver]\nprot = 1\n")
@@ -111,6 +158,13 @@ def test_an_unknown_key_of_the_file_is_named(tmp_path: Path, capsys: pytest.Capt
         ("postgresql://h/db?user=u&password=hidden", True),
         ("postgresql://user:hidden@h:port/db", True),
         ("://", False),
+        ("http://camera/snapshot.cgi?user=me&pwd=hidden", True),
+        ("http://camera/snap.jpg?usr=me&Password=hidden", True),
+        ("http://camera/cgi?loginuse=me&loginpas=hidden", True),
+        ("http://camera/img?user=me&pass=hidden", True),
+        ("rtsp://camera/user=me_password=hidden_channel=1", True),
+        ("http://camera/snapshot.cgi?resolution=640x480", False),
+        ("http://me@camera/1", False),
     ],
 )
 def test_a_password_in_a_url_is_noticed(source: str, password: bool) -> None:

@@ -46,7 +46,7 @@ class Viewer:
     @classmethod
     def anybody(cls, address: str = "") -> "Viewer":
         """Whoever comes from this address to a server without `-a`."""
-        return cls(None, admin=_is_loopback(address), sees_all=True)
+        return cls(None, admin=is_loopback(address), sees_all=True)
 
 
 def may(viewer: Viewer | None, action: Action, owner: str, stream: str | None = None) -> bool:
@@ -67,7 +67,8 @@ def may(viewer: Viewer | None, action: Action, owner: str, stream: str | None = 
     return action is Action.SEE and (viewer.sees_all or owner in viewer.watchable)
 
 
-def _is_loopback(address: str) -> bool:
+def is_loopback(address: str) -> bool:
+    """Whether it is an address of this machine for itself; False for what is no address."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:

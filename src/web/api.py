@@ -18,6 +18,7 @@ from auth.sessions import Sessions
 from hub import FrameHub, Result, Stream
 from metrics import CONTENT_TYPE, Metrics
 from rate import OncePerSecond
+from web.registration import Registrar, make_registration
 
 logger = logging.getLogger(__name__)
 
@@ -36,16 +37,23 @@ class ApiError(Exception):
 
 
 def make_site(
-    hub: FrameHub, authenticator: Authenticator, sessions: Sessions, metrics: Metrics, tokens_needed: bool
+    hub: FrameHub,
+    authenticator: Authenticator,
+    sessions: Sessions,
+    metrics: Metrics,
+    registrar: Registrar,
+    tokens_needed: bool,
 ) -> Flask:
     """The WSGI application for everything that is not Socket.IO.
 
     Args:
+        registrar: who is told of cameras that register themselves.
         tokens_needed: with `-a`, who shows no token sees nothing; without, everybody sees everything.
     """
     site = Flask("imageserver", static_folder=None)
     site.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     site.json.sort_keys = False  # type: ignore[attr-defined]
+    site.register_blueprint(make_registration(registrar))
     said = OncePerSecond()
 
     def viewer() -> Viewer:
