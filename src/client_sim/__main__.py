@@ -3,68 +3,61 @@
 import argparse
 import json
 import logging
-import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import get_args
-from urllib.parse import urlsplit
+from typing import Final
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from client_sim.camera import Camera
 from client_sim.connection import Connect, Transport
+from client_sim.device import Device
 from client_sim.figures import Summary
+from client_sim.options import camera_ids, check, make_parser
 from client_sim.protocol3 import Protocol3
 from client_sim.protocol4 import Protocol4
-from client_sim.sources import SourceError, open_sources, take_image
+from client_sim.pulled_bodies import Bson, MakeBody, Pickle, plain
+from client_sim.pulled_camera import USUAL_PORT, Announcement, PulledCamera
+from client_sim.sources import Source, SourceError, open_sources, take_bmp, take_image
+from client_sim.tcp_camera import TcpCamera
 
 #: How long cameras may take to say goodbye.
 GOODBYE_SEC = 3.0
 
 _REPORT_SEC = 0.5
 
+#: What Flask says of an answer of bytes, where the script doesn't say it.
+_FLASK_TYPE: Final = "text/html; charset=utf-8"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = _parser()
+    parser = make_parser()
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    names = client_names(options.user, options.clients)
+    check(parser, options)
     try:
-        with open_sources(options.source, names, options.size) as sources:
-            cameras = [
-                Camera(
-                    name,
-                    options.user,
-                    options.password,
-                    connector(options.protocol, options.server, options.transport),
-                    partial(take_image, source, name, options.quality),
-                    options.rate,
-                    # Spread over one frame's time, for the world's cameras don't keep step.
-                    delay_sec=index / options.clients / options.rate,
-                )
-                for index, (name, source) in enumerate(zip(names, sources, strict=True))
-            ]
-            summary = run(cameras, options.duration)
+        with open_sources(options.source, picture_names(options), options.size) as sources:
+            summary = run(devices(options, sources), options.duration)
     except SourceError as error:
         parser.error(str(error))
     except KeyboardInterrupt:  # before there was anything to stop
         return 1
     if options.json:
-        settings = {"server": options.server, "protocol": options.protocol, "transport": options.transport}
-        print(json.dumps(settings | summary.as_json()))
+        print(json.dumps(_settings(options) | summary.as_json()))
     else:
-        print(f"{summary.total.frames} frames in {summary.duration_sec:.1f} s: {summary.line()}")
+        frames = f"{summary.total.frames} frames{'' if summary.total.acknowledged else ' sent'}"
+        print(f"{frames} in {summary.duration_sec:.1f} s: {summary.line()}")
     return 0 if summary.well else 1
 
 
-def run(cameras: Sequence[Camera], duration_sec: float | None) -> Summary:
+def run(cameras: Sequence[Device], duration_sec: float | None) -> Summary:
     """Let them stream for so long, or until Ctrl-C, or until none of them is left."""
     threads = [threading.Thread(target=camera.run, name=camera.name, daemon=True) for camera in cameras]
     began = time.monotonic()
@@ -97,8 +90,104 @@ def run(cameras: Sequence[Camera], duration_sec: float | None) -> Summary:
     return final
 
 
+def devices(options: argparse.Namespace, sources: Sequence[Source]) -> list[Device]:
+    """The cameras that were asked for, and where their pictures come from."""
+    make = {"socketio": _phone, "tcp": _desktop, "pull": _announcer}[options.via]
+    pictures = list(zip(sources, picture_names(options), strict=True))
+    each = len(pictures) // options.clients
+    return [
+        make(
+            options,
+            name,
+            pictures[index * each : (index + 1) * each],
+            index,
+            # Spread over one frame's time, for the world's cameras don't keep step.
+            index / options.clients / options.rate,
+        )
+        for index, name in enumerate(_names(options))
+    ]
+
+
+def picture_names(options: argparse.Namespace) -> list[str]:
+    """What is written on the pictures, of each camera of each client."""
+    if options.via != "tcp" or options.cameras == 1:
+        return _names(options)
+    return [f"{name} cam{number}" for name in _names(options) for number in camera_ids(options)]
+
+
+def _phone(
+    options: argparse.Namespace, name: str, pictures: list[tuple[Source, str]], _index: int, delay_sec: float
+) -> Device:
+    ((source, label),) = pictures
+    return Camera(
+        name,
+        options.user,
+        options.password,
+        connector(options.protocol, options.server, options.transport),
+        partial(take_image, source, label, options.quality),
+        options.rate,
+        delay_sec,
+    )
+
+
+def _desktop(
+    options: argparse.Namespace, name: str, pictures: list[tuple[Source, str]], _index: int, delay_sec: float
+) -> Device:
+    takers: list[Callable[[], bytes]] = [partial(take_bmp, source, label) for source, label in pictures]
+    return TcpCamera(
+        name,
+        options.tcp,
+        dict(zip(camera_ids(options), takers, strict=True)),
+        options.rate,
+        options.tcp_format,
+        options.gzip,
+        delay_sec,
+    )
+
+
+def _announcer(
+    options: argparse.Namespace, name: str, pictures: list[tuple[Source, str]], index: int, delay_sec: float
+) -> Device:
+    ((source, label),) = pictures
+    first_port = options.listen_port or (USUAL_PORT if options.no_port else 0)
+    given = {name.lower() for name, _ in options.header}
+    usual = {"Content-Type": "image/jpeg" if options.body == "jpeg" else _FLASK_TYPE}
+    return PulledCamera(
+        name,
+        options.server,
+        partial(take_image, source, label, options.quality),
+        options.rate,
+        _body(options),
+        {name: value for name, value in usual.items() if name.lower() not in given} | dict(options.header),
+        Announcement(
+            options.address,
+            first_port + index if first_port else 0,
+            not options.no_port,
+            options.register_path,
+            options.register_type,
+            options.register,
+            options.late,
+        ),
+        options.keep_alive,
+        delay_sec,
+    )
+
+
+def _body(options: argparse.Namespace) -> MakeBody:
+    if options.body == "pickle":
+        return Pickle(options.pickle_protocol, options.pickle_shape == "Nx1", options.pickle_numpy)
+    if options.body == "bson":
+        width, height = options.size
+        return Bson((height, width, 3), options.bson_frame == "text")
+    return plain
+
+
 def connector(protocol: int, server: str, transport: Transport) -> Connect:
     return partial(Protocol3 if protocol == 3 else Protocol4, server, transport)
+
+
+def _names(options: argparse.Namespace) -> list[str]:
+    return client_names(options.user if options.via == "socketio" else "camera", options.clients)
 
 
 def client_names(user: str, clients: int) -> list[str]:
@@ -106,113 +195,22 @@ def client_names(user: str, clients: int) -> list[str]:
     return [user] + [f"{user} #{number}" for number in range(2, clients + 1)]
 
 
+def _settings(options: argparse.Namespace) -> dict[str, object]:
+    """What was asked for, as far as it decides which client is imitated."""
+    if options.via == "tcp":
+        shown = {"tcp": "{}:{}".format(*options.tcp), "format": options.tcp_format, "gzip": options.gzip}
+    elif options.via == "pull":
+        shown = {"server": options.server, "body": options.body}
+    else:
+        shown = {"server": options.server, "protocol": options.protocol, "transport": options.transport}
+    return {"via": options.via} | shown
+
+
 def _join(threads: Sequence[threading.Thread], timeout_sec: float) -> None:
     """Wait until all have ended, at most so long altogether."""
     deadline = time.monotonic() + timeout_sec
     for thread in threads:
         thread.join(max(deadline - time.monotonic(), 0))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python3 -m client_sim",
-        usage="%(prog)s [options]",
-        description="Imitate phones and cameras that stream to an ImageServer. Each client logs in, sends a frame "
-        "after the ack of the former, keeps to the rate that the server asks for, and comes back when it was cut off "
-        "(10 times, 5 s apart), as the Android app does.",
-        epilog="Ends with status 0 if every client streamed to the end and nothing was refused, 1 if not, and 2 if "
-        "it can't do what was asked for. It shows the rate that the server wants and counts the results of its "
-        "plug-ins, too. With several clients all of them log in as --user; the server names their streams USER, "
-        "USER~2, USER~3 and so on.",
-    )
-    parser.add_argument(
-        "--server", type=_server, default="http://127.0.0.1:8080", metavar="URL", help="default: %(default)s"
-    )
-    parser.add_argument("--user", default="user1", help="default: %(default)s, a demo account")
-    parser.add_argument(
-        "--password",
-        default=os.environ.get("IMAGESERVER_PASSWORD", "pass1"),
-        help="better given by the environment variable IMAGESERVER_PASSWORD, where other users of this machine don't "
-        "see it; default: that of user1",
-    )
-    parser.add_argument("--clients", type=_at_least_one, default=1, metavar="N", help="default: %(default)s")
-    parser.add_argument(
-        "--rate",
-        type=_positive,
-        default=3.0,
-        metavar="HZ",
-        help="frames a second of each client, unless the server asks for fewer; default: %(default)g, as the app",
-    )
-    parser.add_argument(
-        "--size", type=_size, default=(640, 480), metavar="WxH", help="of the pictures in pixels; default: 640x480"
-    )
-    parser.add_argument(
-        "--quality",
-        type=_quality,
-        default=80,
-        metavar="1-100",
-        help="of the JPEGs; the app uses 100; default: %(default)s",
-    )
-    parser.add_argument(
-        "--duration", type=_positive, metavar="SEC", help="end after so many seconds; default: at Ctrl-C"
-    )
-    parser.add_argument(
-        "--protocol",
-        type=int,
-        choices=(3, 4),
-        default=4,
-        help="of Engine.IO: 3 as the Android app and Socket.IO 1 and 2, 4 as Socket.IO since; default: %(default)s",
-    )
-    parser.add_argument(
-        "--transport",
-        choices=get_args(Transport),
-        default="upgrade",
-        help="upgrade: begin with polling and change to websocket, as most clients do; default: %(default)s",
-    )
-    parser.add_argument(
-        "--source",
-        default="synthetic",
-        help="synthetic, the number of a camera, a video file, a folder of images, or an rtsp:// or http:// address; "
-        "name and time are written on every picture; default: %(default)s",
-    )
-    parser.add_argument("--json", action="store_true", help="print the figures at the end as one JSON object")
-    return parser
-
-
-def _server(text: str) -> str:
-    address = urlsplit(text)
-    if address.scheme not in ("http", "https") or not address.hostname or address.path.strip("/"):
-        raise argparse.ArgumentTypeError(f"{text!r}, expected http://HOST:PORT or https://HOST:PORT")
-    return text.rstrip("/")
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal() and int(width) > 0 and int(height) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r}, expected WIDTHxHEIGHT such as 640x480")
-    return int(width), int(height)
-
-
-def _quality(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 100:
-        raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number from 1 to 100")
-    return int(text)
-
-
-def _at_least_one(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number from 1")
-    return int(text)
-
-
-def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r}, expected a number above 0")
-    return number
 
 
 if __name__ == "__main__":

@@ -7,32 +7,16 @@ import time
 from collections.abc import Callable
 
 from client_sim.connection import Ack, Closed, Connect, Connection, Event, Message
-from client_sim.figures import Figures
-from client_sim.sources import SourceError
+from client_sim.device import ANSWER_SEC, RECONNECT_SEC, Device, Dismissed, Stopped, in_step
 
 logger = logging.getLogger(__name__)
 
 #: The event name by which the app asks to be told whether it is logged in.
 LOGIN_EVENT = "onAuthentication"
 
-#: The app tries so often, so far apart, and starts counting anew once it is back.
-RECONNECTS = 10
-RECONNECT_SEC = 5.0
 
-#: A server that answers neither a login nor a frame for so long is taken for dead, as the app's library does.
-ANSWER_SEC = 20.0
-
-
-class _Stopped(Exception):
-    """The run is over."""
-
-
-class _Dismissed(Exception):
-    """The server doesn't want this camera: the app would show its login page and wait for its user."""
-
-
-class Camera:
-    """A camera, run by one thread of its own.
+class Camera(Device):
+    """A phone or a page that sends its frames over Socket.IO.
 
     Args:
         name: for messages about it.
@@ -54,19 +38,14 @@ class Camera:
         reconnect_sec: float = RECONNECT_SEC,
         answer_sec: float = ANSWER_SEC,
     ) -> None:
-        self.name = name
-        self.figures = Figures()
-        self.streaming = False
+        super().__init__(name, delay_sec, reconnect_sec)
         self._username = username
         self._password = password
         self._connect = connect
         self._next_image = next_image
         self._rate_hz = rate_hz
-        self._delay_sec = delay_sec
-        self._reconnect_sec = reconnect_sec
         self._answer_sec = answer_sec
         self._inbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
-        self._stopping = threading.Event()
 
     @property
     def interval_sec(self) -> float:
@@ -75,50 +54,15 @@ class Camera:
         return 1 / rate_hz if rate_hz > 0 else float("inf")
 
     def stop(self) -> None:
-        """Ask it to say goodbye; from any thread."""
-        self._stopping.set()
+        super().stop()
         self._inbox.put(None)
 
-    def run(self) -> None:
-        """Stream until stopped, dismissed, or cut off for good."""
-        failures = 0
-        self._stopping.wait(self._delay_sec)
-        while not self._stopping.is_set():
-            logins = self.figures.logins
-            try:
-                self._session()
-            except _Stopped:
-                return
-            except _Dismissed as end:
-                logger.error("%s: %s", self.name, end)
-                return
-            except SourceError as error:
-                logger.error("%s: %s", self.name, error)
-                self.figures.errors["no_picture"] += 1
-                return
-            except ConnectionError as error:
-                failures = 1 if self.figures.logins > logins else failures + 1
-                if failures > RECONNECTS:
-                    logger.error("%s: %s; gives up after %d attempts", self.name, error, RECONNECTS)
-                    self.figures.errors["gave_up"] += 1
-                    return
-                logger.warning(
-                    "%s: %s; tries again in %g s (%d of %d)",
-                    self.name,
-                    error,
-                    self._reconnect_sec,
-                    failures,
-                    RECONNECTS,
-                )
-                self._stopping.wait(self._reconnect_sec)
-
     def _session(self) -> None:
-        """One connection, from login to its end, which is always an exception."""
         # An inbox for each connection, so that nothing of the former is taken for news of this one.
         self._inbox = queue.SimpleQueue()
         self.figures.wanted_hz = None
         if self._stopping.is_set():  # between the two lines above, stop() has told the old inbox
-            raise _Stopped
+            raise Stopped
         connection = self._connect(self._inbox.put)
         self.figures.connections += 1
         self.figures.transports[connection.transport] += 1
@@ -140,8 +84,9 @@ class Camera:
                 break
         if message.arguments[:1] != (True,):
             self.figures.errors["login_refused"] += 1
-            raise _Dismissed("the server refuses this user and password")
+            raise Dismissed("the server refuses this user and password")
         self.figures.logins += 1
+        self._settled = True
         self.streaming = True
 
     def _stream(self, connection: Connection) -> None:
@@ -152,7 +97,7 @@ class Camera:
             connection.emit("receiveImage", image, ack=True)
             try:
                 answer = self._next_ack(sent_at + self._answer_sec)
-            except (ConnectionError, _Dismissed):
+            except (ConnectionError, Dismissed):
                 self.figures.unanswered += 1
                 raise
             self.figures.latencies.record(time.monotonic() - sent_at)
@@ -165,8 +110,7 @@ class Camera:
             # Asked anew after each message, for it may have changed the rate.
             while (next_due := due + self.interval_sec) > time.monotonic():
                 self._next_message(next_due)
-            # A frame that is a little late does not delay the later ones; what a stall has cost is not made up for.
-            due = next_due if time.monotonic() < next_due + self.interval_sec else time.monotonic()
+            due = in_step(next_due, self.interval_sec)
 
     def _next_ack(self, deadline: float) -> dict[str, object]:
         while (message := self._next_message(deadline)) is not None:
@@ -184,10 +128,10 @@ class Camera:
             return None
         match message:
             case None:
-                raise _Stopped
+                raise Stopped
             case Closed(why, dismissed=True):
                 self.figures.errors["dismissed"] += 1
-                raise _Dismissed(why)
+                raise Dismissed(why)
             case Closed(why):
                 raise ConnectionError(why)
             case Event("setRate", (hz, *_)):

@@ -1,4 +1,4 @@
-"""`python3 -m client_sim.demo`: a server on this machine with three cameras of different users, and what to look at."""
+"""`python3 -m client_sim.demo`: a server on this machine with five cameras, by every way in, and what to look at."""
 
 import logging
 import os
@@ -21,12 +21,19 @@ import requests
 
 from client_sim.camera import Camera
 from client_sim.connection import Connect
+from client_sim.device import Device
 from client_sim.protocol3 import Protocol3
 from client_sim.protocol4 import Protocol4
-from client_sim.sources import Synthetic, take_image
+from client_sim.pulled_bodies import Pickle
+from client_sim.pulled_camera import Announcement, PulledCamera
+from client_sim.sources import Synthetic, take_bmp, take_image
+from client_sim.tcp_camera import TcpCamera
 
 SOURCES = Path(__file__).resolve().parent.parent
+HOST = "127.0.0.1"
 PORT = 8080
+SIZE_WH = 640, 480
+QUALITY = 80
 #: What the server is to find in the frames.
 PLUGIN = "processing.motion:Motion"
 
@@ -41,25 +48,63 @@ class DemoError(Exception):
     """The demo can't go on; says why."""
 
 
-class Role(NamedTuple):
-    """A camera of the demo: which client it imitates, and how."""
+class Place(NamedTuple):
+    """Where the demo's server is: its address, and its port for cameras over plain TCP."""
 
-    user: str
-    password: str
+    url: str
+    tcp_port: int
+
+
+class Role(NamedTuple):
+    """A camera of the demo: which client it imitates, and how.
+
+    Args:
+        stream: its name at the server, and on its frames.
+    """
+
+    stream: str
     who: str
     how: str
-    connect: Callable[[str], Connect]
     rate_hz: float
+    make: Callable[["Role", Place], Device]
+
+
+def _phone(role: Role, place: Place) -> Device:
+    return _logged_in(role, "pass1", partial(Protocol3, place.url, "upgrade"))
+
+
+def _page(role: Role, place: Place) -> Device:
+    return _logged_in(role, "pass2", partial(Protocol4, place.url, "upgrade"))
+
+
+def _script(role: Role, place: Place) -> Device:
+    return _logged_in(role, "123", partial(Protocol4, place.url, "websocket"))
+
+
+def _logged_in(role: Role, password: str, connect: Connect) -> Device:
+    return Camera(role.stream, role.stream, password, connect, _jpegs(role), role.rate_hz)
+
+
+def _desktop(role: Role, place: Place) -> Device:
+    bmps = partial(take_bmp, Synthetic(role.stream, SIZE_WH), role.stream)
+    return TcpCamera(role.stream, (HOST, place.tcp_port), {0: bmps}, role.rate_hz)
+
+
+def _announcer(role: Role, place: Place) -> Device:
+    return PulledCamera(role.stream, place.url, _jpegs(role), role.rate_hz, Pickle(), {}, Announcement())
+
+
+def _jpegs(role: Role) -> Callable[[], bytes]:
+    return partial(take_image, Synthetic(role.stream, SIZE_WH), role.stream, QUALITY)
 
 
 ROLES = (
-    Role("user1", "pass1", "an Android phone with the years-old app", "Engine.IO 3, polling, then WebSocket",
-         lambda url: partial(Protocol3, url, "upgrade"), 3),
-    Role("user2", "pass2", "a page in a browser", "Engine.IO 4, polling, then WebSocket",
-         lambda url: partial(Protocol4, url, "upgrade"), 10),
-    Role("Alice", "123", "a Python script", "Engine.IO 4, WebSocket",
-         lambda url: partial(Protocol4, url, "websocket"), 15),
-)  # fmt: skip
+    Role("user1", "an Android phone with the years-old app", "Engine.IO 3, polling, then WebSocket", 3, _phone),
+    Role("user2", "a page in a browser", "Engine.IO 4, polling, then WebSocket", 10, _page),
+    Role("Alice", "a Python script", "Engine.IO 4, WebSocket", 15, _script),
+    Role("tcp-1", "a desktop's camera", "plain TCP, BMP in gzip", 4, _desktop),
+    Role("pull-1", "a camera that waits to be asked", "HTTP, JPEG in a pickle", 5, _announcer),
+)
 
 
 class Stopping:
@@ -84,23 +129,25 @@ def main() -> int:
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     stopping = Stopping()
     try:
-        with running_server(stopping) as (server, url, windows), running_cameras(url) as cameras:
-            print(introduction(url, windows), flush=True)
-            show_figures(server, url, stopping)
+        with running_server(stopping) as (server, place, windows), running_cameras(place) as cameras:
+            print(introduction(place.url, windows), flush=True)
+            show_figures(server, place.url, stopping)
     except DemoError as error:
         if stopping:  # it was asked to end while the server was about to start
             return 0
         print(f"demo: {error}", file=sys.stderr)
         return 1
-    print(f"\nEnded, with {sum(camera.figures.frames for camera in cameras)} frames taken by the server.")
+    print(f"\nEnded, with {sum(camera.figures.frames for camera in cameras)} frames sent.")
     return 0
 
 
 @contextmanager
-def running_server(stopping: Stopping) -> Iterator[tuple["Server", str, bool]]:
-    """The server, its address, and whether it shows windows; ended, and its children with it, at the end."""
+def running_server(stopping: Stopping) -> Iterator[tuple["Server", Place, bool]]:
+    """The server, where it is, and whether it shows windows; ended, and its children with it, at the end."""
     windows = "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
-    options = ["--ip", "127.0.0.1", "--port", str(PORT if is_free(PORT) else 0), "--process", PLUGIN]
+    tcp_port = free_port()
+    options = ["--ip", HOST, "--port", str(PORT if is_free(PORT) else 0), "--tcp-port", str(tcp_port)]
+    options += ["--process", PLUGIN]
     server = Server([*options, "--display"] if windows else options)
     try:
         url = server.wait_until_it_listens(stopping)
@@ -111,7 +158,7 @@ def running_server(stopping: Stopping) -> Iterator[tuple["Server", str, bool]]:
             url = server.wait_until_it_listens(stopping)
         if url is None:
             raise DemoError(f"the server did not start:\n{server.last_words()}")
-        yield server, url, windows
+        yield server, Place(url, tcp_port), windows
     finally:
         server.stop()
 
@@ -166,18 +213,8 @@ class Server:
 
 
 @contextmanager
-def running_cameras(url: str) -> Iterator[list[Camera]]:
-    cameras = [
-        Camera(
-            role.user,
-            role.user,
-            role.password,
-            role.connect(url),
-            partial(take_image, Synthetic(role.user, (640, 480)), role.user, 80),
-            role.rate_hz,
-        )
-        for role in ROLES
-    ]
+def running_cameras(place: Place) -> Iterator[list[Device]]:
+    cameras = [role.make(role, place) for role in ROLES]
     threads = [threading.Thread(target=camera.run, daemon=True) for camera in cameras]
     for thread in threads:
         thread.start()
@@ -193,10 +230,10 @@ def running_cameras(url: str) -> Iterator[list[Camera]]:
 
 def introduction(url: str, windows: bool) -> str:
     own = shlex.join([os.path.relpath(sys.executable), "-m", "client_sim"])
-    if url != f"http://127.0.0.1:{PORT}":
+    if url != f"http://{HOST}:{PORT}":
         own += f" --server {url}"
-    lines = ["ImageServer demo", "", f"The server runs at {url}, with three simulated cameras:", ""]
-    lines += [f"  {role.user}  {role.who:<40} {role.rate_hz:>2g} frames/s  {role.how}" for role in ROLES]
+    lines = ["ImageServer demo", "", f"The server runs at {url}, with five simulated cameras:", ""]
+    lines += [f"  {role.stream:<6}  {role.who:<40} {role.rate_hz:>2g} frames/s  {role.how}" for role in ROLES]
     lines += ["", "Look at", ""]
     sights = [
         (f"{url}/api/v1/streams", "what the server knows of each stream"),
@@ -204,12 +241,13 @@ def introduction(url: str, windows: bool) -> str:
         (f"{url}/metrics", "its counters, for Prometheus"),
     ]
     if windows:
-        sights.insert(0, ("the three windows", "the hand goes round once a second, the clock shows each frame's time"))
-    lines += [f"  {where:<48} {what}" for where, what in sights]
+        sights.insert(0, ("the five windows", "the hand goes round once a second, the clock shows each frame's time"))
+    width = max(len(where) for where, _ in sights)
+    lines += [f"  {where:<{width}}  {what}" for where, what in sights]
     if not windows:
         lines += [
             "",
-            "There is no screen here. Where there is one, each user's frames appear in a window of their own.",
+            "There is no screen here. Where there is one, each stream appears in a window of its own.",
         ]
     lines += ["", "Try, in another terminal", "", f"  PYTHONPATH={os.path.relpath(SOURCES)} {own} --user Bob"]
     return "\n".join([*lines, "", "Ctrl-C ends it.", ""])
@@ -283,10 +321,17 @@ def is_free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((HOST, port))
         except OSError:
             return False
     return True
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 if __name__ == "__main__":

@@ -33,23 +33,27 @@ class Latencies:
 
 @dataclass
 class Figures:
-    """One camera's counts; written by that camera's thread alone.
+    """One camera's counts; written by one thread at a time.
 
     Args:
-        frames: accepted by the server, as its acks say.
+        acknowledged: whether this camera hears what becomes of its frames. Those over TCP and the pulled ones don't.
+        frames: accepted by the server, as its acks say; sent, where there are none.
         refused: frames that the server would not have, by its reason.
-        errors: `serverError` events by code, and why a camera gave up.
+        errors: `serverError` events by code, and what else went wrong, such as why a camera gave up.
         unanswered: frames whose ack was still missing when their connection was lost.
         results: what plug-ins had to say of its frames, by plug-in.
+        registrations: how often the server has said that it will pull this camera.
         wanted_hz: the rate that the server wants at the moment; None when it has named none.
     """
 
+    acknowledged: bool = True
     frames: int = 0
     image_bytes: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     unanswered: int = 0
     logins: int = 0
+    registrations: int = 0
     connections: int = 0
     transports: Counter[str] = field(default_factory=Counter)
     latencies: Latencies = field(default_factory=Latencies)
@@ -80,10 +84,12 @@ class Summary:
         # The counters are copied first, which no camera's thread can come in between.
         for one in figures:
             clients += 1
+            total.acknowledged &= one.acknowledged
             total.frames += one.frames
             total.image_bytes += one.image_bytes
             total.unanswered += one.unanswered
             total.logins += one.logins
+            total.registrations += one.registrations
             total.connections += one.connections
             total.refused.update(one.refused.copy())
             total.errors.update(one.errors.copy())
@@ -110,6 +116,7 @@ class Summary:
             "clients": self.clients,
             "streaming": self.streaming,
             "duration_sec": round(self.duration_sec, 3),
+            "acknowledged": total.acknowledged,
             "frames": total.frames,
             "bytes": total.image_bytes,
             "frames_per_sec": round(self.frames_per_sec, 3),
@@ -119,6 +126,7 @@ class Summary:
             "errors": dict(total.errors),
             "unanswered": total.unanswered,
             "logins": total.logins,
+            "registrations": total.registrations,
             "connections": total.connections,
             "transports": dict(total.transports),
             "results": dict(total.results),
@@ -128,17 +136,18 @@ class Summary:
     def line(self) -> str:
         """The same for people, in one line."""
         total = self.total
-        median, slowest = total.latencies.percentile_ms(50), total.latencies.percentile_ms(99)
-        acks = "no acks yet" if median is None or slowest is None else f"acks p50 {median:.1f} ms p99 {slowest:.1f} ms"
-        parts = [
-            f"{self.streaming} of {self.clients} streaming",
-            f"{self.frames_per_sec:.1f} frames/s",
-            acks,
-            f"refused: {_by_cause(total.refused)}",
-        ]
+        rate = f"{self.frames_per_sec:.1f} frames/s"
+        parts = [f"{self.streaming} of {self.clients} streaming", rate if total.acknowledged else f"{rate} sent"]
         if self.wanted_hz is not None:
             least, most = self.wanted_hz
-            parts.insert(2, f"{least:g} Hz wanted" if least == most else f"{least:g} to {most:g} Hz wanted")
+            parts.append(f"{least:g} Hz wanted" if least == most else f"{least:g} to {most:g} Hz wanted")
+        if total.registrations:
+            parts.append(f"registrations: {total.registrations}")
+        if total.acknowledged:
+            median, slowest = total.latencies.percentile_ms(50), total.latencies.percentile_ms(99)
+            some = median is not None and slowest is not None
+            parts.append(f"acks p50 {median:.1f} ms p99 {slowest:.1f} ms" if some else "no acks yet")
+            parts.append(f"refused: {_by_cause(total.refused)}")
         if total.results:
             parts.append(f"results: {_by_cause(total.results)}")
         if total.errors:

@@ -199,10 +199,20 @@ def open_sources(what: str, names: Sequence[str], size_wh: tuple[int, int]) -> I
 
 def take_image(source: Source, name: str, quality: int) -> bytes:
     """A JPEG of this moment, stamped with the client's name and the time."""
+    _, image = cv2.imencode(".jpg", _stamped(source, name), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return image.tobytes()
+
+
+def take_bmp(source: Source, name: str) -> bytes:
+    """The same as a BMP file."""
+    _, image = cv2.imencode(".bmp", _stamped(source, name))
+    return image.tobytes()
+
+
+def _stamped(source: Source, name: str) -> Picture:
     picture = source.picture()
     stamp(picture, name, datetime.now())
-    _, image = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return image.tobytes()
+    return picture
 
 
 def fit(picture: cv2.typing.MatLike, size_wh: tuple[int, int]) -> Picture:

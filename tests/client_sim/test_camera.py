@@ -10,8 +10,9 @@ from running import until
 
 need("opencv")
 
-from client_sim.camera import RECONNECTS, Camera  # noqa: E402
+from client_sim.camera import Camera  # noqa: E402
 from client_sim.connection import Ack, Closed, Event  # noqa: E402
+from client_sim.device import RECONNECTS  # noqa: E402
 from client_sim.sources import SourceError  # noqa: E402
 
 

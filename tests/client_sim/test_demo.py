@@ -72,18 +72,18 @@ def is_running(pid):
 
 
 @pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_it_says_what_to_look_at_shows_three_streams_and_leaves_nobody_behind(ended_by):
+def test_it_says_what_to_look_at_shows_all_streams_and_leaves_nobody_behind(ended_by):
     with running_demo() as demo:
-        url = demo.wait_for(r"^The server runs at (http://127\.0\.0\.1:\d+), with three simulated cameras:")[1]
-        for user in ("user1", "user2", "Alice"):
-            demo.wait_for(rf"^  {user} +yes +\d+\.\d +\d+ +\d+\.\d MB +640x480 +\d+ ms +0 +\d+ ")
+        url = demo.wait_for(r"^The server runs at (http://127\.0\.0\.1:\d+), with five simulated cameras:")[1]
+        for stream in ("user1", "user2", "Alice", "tcp-1", "pull-1"):
+            demo.wait_for(rf"^  {stream} +yes +\d+\.\d +\d+ +\d+\.\d MB +640x480 +\d+ ms +0 +\d+ ")
         demo.wait_for(r"^  Alice .* \d+x\d+ at \d+,\d+$")
         assert f"{url}/api/v1/streams" in demo.said
         assert urllib.request.urlopen(f"{url}/api/v1/streams", timeout=10).status == 200
         server_pid = demo.server_pid
         demo.process.send_signal(ended_by)
         assert demo.process.wait(10) == 0
-        demo.wait_for(r"^Ended, with [1-9]\d* frames taken by the server\.$")
+        demo.wait_for(r"^Ended, with [1-9]\d* frames sent\.$")
         assert demo.process.stderr.read() == ""
         assert not is_running(server_pid)
 

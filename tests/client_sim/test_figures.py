@@ -83,3 +83,11 @@ def test_the_line_names_every_cause():
     assert "5 to 30 Hz wanted" in Summary.of([figures, Figures(wanted_hz=30.0)], 2, 10.0).line()
     assert Summary.of([Figures()], 0, 0.0).as_json()["wanted_hz"] is None
     assert "no acks yet, refused: none" in Summary.of([Figures()], 0, 0.0).line()
+
+
+def test_without_acks_frames_are_said_to_be_sent():
+    figures = Figures(acknowledged=False, frames=20, registrations=2)
+    figures.errors["closed_by_server"] += 1
+    summary = Summary.of([figures, Figures(acknowledged=False, registrations=1)], 1, 10.0)
+    assert summary.line() == ("1 of 2 streaming, 2.0 frames/s sent, registrations: 3, errors: closed_by_server 1")
+    assert (summary.as_json()["acknowledged"], summary.as_json()["registrations"]) == (False, 3)

@@ -3,10 +3,12 @@
 import json
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 
 import pytest
 
@@ -15,12 +17,14 @@ from running import SRC, running_server, until
 
 need("opencv")
 
-from client_sim.__main__ import client_names, main  # noqa: E402
+from client_sim.__main__ import client_names, devices, main, picture_names  # noqa: E402
 from client_sim.camera import LOGIN_EVENT, Camera  # noqa: E402
 from client_sim.connection import Ack, Closed, Event  # noqa: E402
+from client_sim.options import make_parser  # noqa: E402
 from client_sim.protocol3 import Protocol3  # noqa: E402
 from client_sim.protocol4 import Protocol4  # noqa: E402
-from client_sim.sources import Synthetic, take_image  # noqa: E402
+from client_sim.sources import Synthetic, open_sources, take_image  # noqa: E402
+from client_sim.tcp_camera import FORMATS  # noqa: E402
 
 PROTOCOLS = {3: Protocol3, 4: Protocol4}
 
@@ -30,6 +34,18 @@ def server():
     """One for all tests here, which checks passwords."""
     with running_server("--auth") as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def open_server():
+    """One that takes cameras which cannot log in, and asks for as many frames as they have."""
+    with running_server("--tcp-port", "0", "--idle-rate", "60") as running:
+        yield running
+
+
+def tcp_address(server):
+    said = until(lambda: re.search(r"plain TCP are taken on (\S+)", "".join(server.log)), "it says where")
+    return said[1]
 
 
 def all_streams(server, user, password):
@@ -68,6 +84,166 @@ def test_the_server_has_what_the_simulator_says_it_has(server, capsys):
 def test_several_clients_of_a_user_are_streams_of_their_own(server):
     assert simulate(server, "--user", "Alice", "--clients", "3", password="123") == 0
     assert {stream["name"] for stream in all_streams(server, "Alice", "123")} == {"Alice", "Alice~2", "Alice~3"}
+
+
+def run_sim(capfd, *options):
+    """What it says in the end, where all went well."""
+    status = main([*options, "--size", "160x120", "--json"])
+    said, complaints = capfd.readouterr()
+    figures = json.loads(said)
+    assert (status, figures["well"], complaints) == (0, True, ""), said
+    return figures
+
+
+def ended_streams(server, via):
+    """Those that came this way, and have gone."""
+    items = [item for item in server.get("/api/v1/streams")["items"] if item["via"] == via]
+    return items if not any(item["live"] for item in items) else []
+
+
+@contextmanager
+def streaming(*arguments, frames=4):
+    """The first of the cameras that these options ask for, when it has sent so many; all say goodbye at the end."""
+    options = make_parser().parse_args([*arguments, "--size=160x120", "--rate=20"])
+    with open_sources(options.source, picture_names(options), options.size) as sources:
+        cameras = devices(options, sources)
+        threads = [threading.Thread(target=camera.run) for camera in cameras]
+        for thread in threads:
+            thread.start()
+        try:
+            until(lambda: all(camera.figures.frames >= frames for camera in cameras), "frames are sent")
+            yield cameras[0]
+        finally:
+            for camera in cameras:
+                camera.stop()
+            for thread in threads:
+                thread.join(5)
+                assert not thread.is_alive()
+
+
+def test_it_streams_over_tcp(open_server, capfd):
+    figures = run_sim(capfd, "--via=tcp", "--tcp", tcp_address(open_server), "--duration=1", "--rate=10")
+    assert (figures["via"], figures["format"], figures["gzip"]) == ("tcp", "!BI", 9)
+    assert (figures["transports"], figures["acknowledged"]) == ({"tcp": 1}, False)
+    assert figures["frames"] >= 4
+
+
+@pytest.mark.parametrize("level", [0, 1, 9])
+@pytest.mark.parametrize("layout", FORMATS)
+def test_the_server_has_every_frame_that_was_sent_over_tcp_in_each_format(open_server, layout, level):
+    way = ("--via=tcp", "--tcp", tcp_address(open_server))
+    with streaming(*way, "--tcp-format", layout, "--gzip", str(level)) as camera:
+        pass
+    stream = until(lambda: ended_streams(open_server, "tcp"), "the goodbye has come")[-1]
+    assert (stream["frames"], stream["bytes"]) == (camera.figures.frames, camera.figures.image_bytes)
+    assert (stream["size_wh"], stream["media_type"], stream["refused"]) == ([160, 120], "image/bmp", {})
+    assert not camera.figures.errors
+
+
+def test_several_cameras_of_several_connections_are_streams_of_their_own(capfd):
+    with running_server("--tcp-port", "0") as server:
+        options = ("--cameras=3", "--camera-id=250", "--clients=2", "--rate=10", "--duration=1.5")
+        figures = run_sim(capfd, "--via=tcp", "--tcp", tcp_address(server), *options)
+        streams = until(lambda: ended_streams(server, "tcp"), "the goodbye has come")
+    assert figures["connections"] == 2
+    assert {stream["name"] for stream in streams} == {
+        *("tcp-1", "tcp-1~cam251", "tcp-1~cam252", "tcp-2", "tcp-2~cam251", "tcp-2~cam252")
+    }
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        ("--body=jpeg",),
+        ("--body=jpeg", "--keep-alive"),
+        ("--body=bson",),
+        ("--body=bson", "--bson-frame=text", "--header=Content-Type: application/bson"),
+        *(
+            (f"--pickle-protocol={protocol}", f"--pickle-shape={shape}", f"--pickle-numpy={numpy}")
+            for protocol in (2, 3, 4, 5)
+            for shape, numpy in (("N", 2), ("Nx1", 1))
+        ),
+        *((f"--header={odd}",) for odd in ("Content-Enconded: b", "Content-Encoding: b", "Content: B")),
+        ("--register=2", "--register-path=/server/", "--register-type=application/json"),
+        ("--register=2", "--late=0.5"),
+    ],
+    ids=" ".join,
+)
+def test_it_is_pulled_as_every_generation_answers(open_server, variant):
+    with streaming("--via=pull", "--server", open_server.url, *variant) as camera:
+        (name,) = until(
+            lambda: [name for name, item in open_server.streams().items() if item["via"] == "pull"], "it is live"
+        )
+        stream = until(lambda: (item := open_server.streams()[name])["frames"] >= 4 and item, "its frames are there")
+        assert (stream["size_wh"], stream["media_type"], stream["refused"]) == ([160, 120], "image/jpeg", {})
+    assert camera.figures.registrations == (2 if "--register=2" in variant else 1)
+    assert not camera.figures.errors
+    until(lambda: ended_streams(open_server, "pull"), "the server has noticed")
+
+
+def test_it_is_pulled(open_server, capfd):
+    figures = run_sim(capfd, "--via=pull", "--server", open_server.url, "--duration=2", "--rate=10")
+    assert (figures["via"], figures["body"], list(figures["transports"])) == ("pull", "pickle", ["http"])
+    assert (figures["registrations"], figures["acknowledged"]) == (1, False)
+    assert figures["frames"] >= 3
+
+
+def test_several_pulled_ones_are_streams_of_their_own(capfd):
+    with running_server() as server:
+        run_sim(capfd, "--via=pull", "--server", server.url, "--duration=2", "--clients=3")
+        streams = until(lambda: ended_streams(server, "pull"), "the server has noticed")
+    assert {stream["name"] for stream in streams} == {"pull-1", "pull-2", "pull-3"}
+
+
+def test_a_pulled_one_is_asked_no_more_often_than_the_server_wants(capfd):
+    with running_server("--idle-rate", "2") as server:
+        figures = run_sim(capfd, "--via=pull", "--server", server.url, "--duration=2.5", "--rate=50")
+    assert figures["frames"] <= 7
+
+
+@pytest.mark.parametrize(
+    ("via", "complaint", "causes"),
+    [
+        (
+            "tcp",
+            "camera: the server closes the connection; tries again in 5 s (1 of 10)\n",
+            {"closed_by_server": 1},
+        ),
+        (
+            "pull",
+            "camera: the server will not pull it: 200 'Can not make a connection'\n",
+            {"registration_refused": 1},
+        ),
+    ],
+)
+def test_a_server_that_does_not_let_it_in_is_said_in_words_and_by_the_status(capfd, via, complaint, causes):
+    with running_server("--auth", "--tcp-port", "0") as server:
+        way = ("--tcp", tcp_address(server)) if via == "tcp" else ("--server", server.url)
+        assert main(["--via", via, *way, "--duration=1.5", "--size=160x120", "--json"]) == 1
+    said, complaints = capfd.readouterr()
+    assert complaints == complaint
+    assert json.loads(said)["errors"] == causes
+
+
+@pytest.mark.parametrize("via", ["tcp", "pull"])
+def test_ctrl_c_in_the_middle_of_the_work_ends_the_others_too(open_server, via):
+    way = ("--tcp", tcp_address(open_server)) if via == "tcp" else ("--server", open_server.url)
+    command = [sys.executable, "-m", "client_sim", "--via", via, *way, "--clients=3", "--rate=60"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(SRC)}
+    )
+    with process:
+        try:
+            until(
+                lambda: [s["via"] == via and s["frames"] > 3 for s in open_server.streams().values()] == [True] * 3,
+                "they stream",
+            )
+            process.send_signal(signal.SIGINT)
+            said, complaints = process.communicate(timeout=10)
+        finally:
+            process.kill()
+    assert (process.returncode, complaints) == (0, "")
+    assert re.match(r"\d+ frames sent in \d+\.\d s: 3 of 3 streaming, \d+\.\d frames/s sent", said)
 
 
 @pytest.mark.parametrize("protocol", [3, 4])
@@ -110,6 +286,25 @@ def test_a_server_that_is_not_there_is_said_in_words_and_by_the_status(capfd, pr
         (["--protocol", "5"], "invalid choice"),
         (["--transport", "carrier pigeon"], "invalid choice"),
         (["--source", "/nowhere.mp4"], "can't open /nowhere.mp4"),
+        (["--via", "carrier pigeon"], "invalid choice"),
+        (["--via", "tcp"], "--via tcp needs --tcp HOST:PORT"),
+        (["--via", "tcp", "--tcp", "9000"], "'9000', expected HOST:PORT"),
+        (["--via", "tcp", "--tcp", "host:0"], "'host:0', expected HOST:PORT"),
+        (["--via", "tcp", "--tcp", "h:1", "--user", "Alice"], "--user is for --via socketio"),
+        (["--via", "tcp", "--tcp", "h:1", "--server", "http://h:1"], "--server is for --via socketio and pull"),
+        (["--via", "tcp", "--tcp", "h:1", "--tcp-format", "HI"], "invalid choice"),
+        (["--via", "tcp", "--tcp", "h:1", "--gzip", "10"], "invalid choice"),
+        (["--via", "tcp", "--tcp", "h:1", "--camera-id", "256"], "'256', expected a whole number from 0 to 255"),
+        (["--via", "tcp", "--tcp", "h:1", "--camera-id", "250", "--cameras", "7"], "a camera's number is at most 255"),
+        (["--tcp", "h:1"], "--tcp is for --via tcp"),
+        (["--late", "1"], "--late is for --via pull"),
+        (["--via", "pull", "--late", "-1"], "expected a number above 0"),
+        (["--via", "pull", "--pickle-protocol", "1"], "invalid choice"),
+        (["--via", "pull", "--header", "odd"], "'odd', expected NAME: VALUE"),
+        (["--via", "pull", "--header", "a: b\r\nc: d"], "expected NAME: VALUE"),
+        (["--via", "pull", "--listen-port", "65536"], "'65536', expected a whole number from 0 to 65535"),
+        (["--via", "pull", "--listen-port", "65535", "--clients", "2"], "a port is at most 65535"),
+        (["--via", "pull", "--no-port", "--clients", "2"], "--no-port is for one client"),
     ],
 )
 def test_what_it_cannot_do_is_one_line_and_status_2(capfd, options, complaint):
