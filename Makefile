@@ -12,7 +12,7 @@ help:  ## list these verbs
 
 install: $(VENV)/.installed  ## everything the server and the simulator need, in .venv
 
-demo: $(VENV)/.installed  ## a server with three simulated cameras; Ctrl-C ends it
+demo: $(VENV)/.installed  ## a server with five simulated cameras; Ctrl-C ends it
 	@env PYTHONPATH=src $(BIN)/python -m client_sim.demo
 
 run: $(VENV)/.installed  ## the server, with the options in ARGS: make run ARGS="-p 9000 -d"

@@ -31,6 +31,7 @@ from green import Once, finish_offloaded, offload, sleep, spawn
 from hub import FrameHub
 from ingest.camera_users import CameraUsers, CameraUsersError
 from ingest.door import Door, LocalStreamNames
+from ingest.inflater import Inflater
 from ingest.pull.camera_url import CameraUrl
 from ingest.pull.gateway import MAX_PULLERS, CannotPull, PullGateway
 from ingest.pull.guard import PullGuard
@@ -95,12 +96,14 @@ class App:
         )
         self.gateway = SocketioGateway(self.engine, self.door)
         self._places = raise_file_limit()
+        inflater = Inflater()
         self.tcp = (
             TcpGateway(
                 self.door,
                 settings.ip,
                 settings.tcp_port,
                 settings.limits,
+                inflater,
                 self.engine.eio.unfinished,
                 settings.tcp_idle_sec,
                 min(settings.tcp_connections, max(self._places // 2, 1)),
@@ -114,6 +117,7 @@ class App:
             self.door,
             PullGuard(settings.pull_allow),
             settings.limits,
+            inflater,
             self.engine.eio.unfinished,
             settings.pull,
             self._rtsp_camera,

@@ -23,7 +23,7 @@ from client_sim.options import camera_ids, check, make_parser
 from client_sim.protocol3 import Protocol3
 from client_sim.protocol4 import Protocol4
 from client_sim.pulled_bodies import Bson, MakeBody, Pickle, plain
-from client_sim.pulled_camera import USUAL_PORT, Announcement, PulledCamera
+from client_sim.pulled_camera import USUAL_PORT, PulledCamera, Registration
 from client_sim.sources import Source, SourceError, open_sources, take_bmp, take_image
 from client_sim.tcp_camera import TcpCamera
 
@@ -92,7 +92,7 @@ def run(cameras: Sequence[Device], duration_sec: float | None) -> Summary:
 
 def devices(options: argparse.Namespace, sources: Sequence[Source]) -> list[Device]:
     """The cameras that were asked for, and where their pictures come from."""
-    make = {"socketio": _phone, "tcp": _desktop, "pull": _announcer}[options.via]
+    make = {"socketio": _phone, "tcp": _desktop, "pull": _puller}[options.via]
     pictures = list(zip(sources, picture_names(options), strict=True))
     each = len(pictures) // options.clients
     return [
@@ -145,7 +145,7 @@ def _desktop(
     )
 
 
-def _announcer(
+def _puller(
     options: argparse.Namespace, name: str, pictures: list[tuple[Source, str]], index: int, delay_sec: float
 ) -> Device:
     ((source, label),) = pictures
@@ -159,7 +159,7 @@ def _announcer(
         options.rate,
         _body(options),
         {name: value for name, value in usual.items() if name.lower() not in given} | dict(options.header),
-        Announcement(
+        Registration(
             options.address,
             first_port + index if first_port else 0,
             not options.no_port,

@@ -25,7 +25,7 @@ from client_sim.device import Device
 from client_sim.protocol3 import Protocol3
 from client_sim.protocol4 import Protocol4
 from client_sim.pulled_bodies import Pickle
-from client_sim.pulled_camera import Announcement, PulledCamera
+from client_sim.pulled_camera import PulledCamera, Registration
 from client_sim.sources import Synthetic, take_bmp, take_image
 from client_sim.tcp_camera import TcpCamera
 
@@ -90,8 +90,8 @@ def _desktop(role: Role, place: Place) -> Device:
     return TcpCamera(role.stream, (HOST, place.tcp_port), {0: bmps}, role.rate_hz)
 
 
-def _announcer(role: Role, place: Place) -> Device:
-    return PulledCamera(role.stream, place.url, _jpegs(role), role.rate_hz, Pickle(), {}, Announcement())
+def _puller(role: Role, place: Place) -> Device:
+    return PulledCamera(role.stream, place.url, _jpegs(role), role.rate_hz, Pickle(), {}, Registration())
 
 
 def _jpegs(role: Role) -> Callable[[], bytes]:
@@ -103,7 +103,7 @@ ROLES = (
     Role("user2", "a page in a browser", "Engine.IO 4, polling, then WebSocket", 10, _page),
     Role("Alice", "a Python script", "Engine.IO 4, WebSocket", 15, _script),
     Role("tcp-1", "a desktop's camera", "plain TCP, BMP in gzip", 4, _desktop),
-    Role("pull-1", "a camera that waits to be asked", "HTTP, JPEG in a pickle", 5, _announcer),
+    Role("pull-1", "a camera that waits to be asked", "HTTP, JPEG in a pickle", 5, _puller),
 )
 
 

@@ -31,7 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="Imitate phones and cameras that stream to an ImageServer, over any of its ways in. Over Socket.IO "
         "each client logs in, sends a frame after the ack of the former, keeps to the rate that the server asks for, "
         "and comes back when it was cut off (10 times, 5 s apart), as the Android app does. Over TCP it comes back "
-        "likewise, and hears nothing else. A pulled one announces itself, and answers who asks it for a picture.",
+        "likewise, and hears nothing else. A pulled one registers itself, and answers who asks it for a picture.",
         epilog="Ends with status 0 if every client streamed to the end and nothing was refused, 1 if not, and 2 if "
         "it can't do what was asked for. It shows the rate that the server wants and counts the results of its "
         "plug-ins, too. With several clients all of them log in as --user; the server names their streams USER, "
@@ -82,7 +82,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_pull(
         parser.add_argument_group(
             "--via pull",
-            "Cameras that announce themselves at --server and are then asked for pictures at /video, each with a small "
+            "Cameras that register themselves at --server and are then asked for pictures at /video, each with a small "
             "HTTP server of its own on the address from which it reaches the server.",
         )
     )
@@ -210,17 +210,17 @@ def _add_pull(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="answer many requests over a connection, which Flask's server does not",
     )
-    group.add_argument("--register", type=_at_least_one, default=1, metavar="N", help="announce itself so many times")
+    group.add_argument("--register", type=_at_least_one, default=1, metavar="N", help="register itself so many times")
     group.add_argument(
         "--register-path", choices=("/server", "/server/"), default="/server", help="default: %(default)s"
     )
-    group.add_argument("--register-type", metavar="TYPE", help="Content-Type of the announcement; default: none")
+    group.add_argument("--register-type", metavar="TYPE", help="Content-Type of the registration; default: none")
     group.add_argument(
         "--late",
         type=_not_negative,
         default=0.0,
         metavar="SEC",
-        help="listen so long after it has announced itself; default: at once, which is still after",
+        help="listen so long after it has registered itself; default: at once, which is still after",
     )
     group.add_argument(
         "--listen-port",

@@ -1,4 +1,4 @@
-"""A camera that announces itself and then answers whoever asks it for a picture, as the ConvergeCast client does.
+"""A camera that registers itself and then answers whoever asks it for a picture, as the ConvergeCast client does.
 
 What is said:
 
@@ -39,7 +39,7 @@ _STEP_SEC = 0.1
 _SHOWN_CHARACTERS = 100
 
 
-class Announcement(NamedTuple):
+class Registration(NamedTuple):
     """How a camera tells the server of itself.
 
     Args:
@@ -47,9 +47,9 @@ class Announcement(NamedTuple):
         port: where it listens, 0 for a free one.
         tells_port: whether it names that port.
         path: of the server's; `/server/` is the other one.
-        content_type: of the announcement; None: it has none, as from a script.
+        content_type: of the registration; None: it has none, as from a script.
         times: how often it tells, one after the other; Flask's debug mode runs a script twice.
-        late_sec: from the announcement until it listens, which it never does before.
+        late_sec: from the registration until it listens, which it never does before.
     """
 
     address: str | None = None
@@ -83,7 +83,7 @@ class PulledCamera(Device):
         rate_hz: float,
         body: MakeBody,
         headers: Mapping[str, str],
-        announcement: Announcement,
+        registration: Registration,
         keep_alive: bool = False,
         delay_sec: float = 0.0,
         reconnect_sec: float = RECONNECT_SEC,
@@ -97,9 +97,9 @@ class PulledCamera(Device):
         self._next_image = next_image
         self._interval_sec = 1 / rate_hz
         self._body = body
-        self._announcement = announcement
+        self._registration = registration
         self._silence_sec = silence_sec
-        self._address = announcement.address or ""
+        self._address = registration.address or ""
         self._due = time.monotonic()
         self._asked_at: float | None = None
         self._no_picture: SourceError | None = None
@@ -146,11 +146,11 @@ class PulledCamera(Device):
         address = _own_address(self._server)
         with self._needs_port(address):
             # It takes its port, which has to be told, without listening there.
-            pictures = _Pictures(self, address, self._announcement.port)
+            pictures = _Pictures(self, address, self._registration.port)
         try:
-            self._address = self._announcement.address or address
-            self._announce(pictures.server_address[1])
-            if self._stopping.wait(self._announcement.late_sec):
+            self._address = self._registration.address or address
+            self._register(pictures.server_address[1])
+            if self._stopping.wait(self._registration.late_sec):
                 raise Stopped
             with self._needs_port(address):
                 pictures.server_activate()
@@ -164,10 +164,10 @@ class PulledCamera(Device):
             yield
         except OSError as error:
             self.figures.errors["cannot_listen"] += 1
-            raise Dismissed(f"can't listen on {address}:{self._announcement.port}: {reason(error)}") from error
+            raise Dismissed(f"can't listen on {address}:{self._registration.port}: {reason(error)}") from error
 
-    def _announce(self, port: int) -> None:
-        told = self._announcement
+    def _register(self, port: int) -> None:
+        told = self._registration
         body = bson.encode({"ipaddress": self._address} | ({"ports": port} if told.tells_port else {}))
         headers = {} if told.content_type is None else {"Content-Type": told.content_type}
         for _ in range(told.times):
@@ -176,7 +176,7 @@ class PulledCamera(Device):
                     self._server + told.path, body, headers=headers, timeout=ANSWER_SEC, allow_redirects=False
                 )
             except requests.RequestException as error:
-                raise ConnectionError(f"can't announce itself to {self._server}: {reason(error)}") from error
+                raise ConnectionError(f"can't register itself to {self._server}: {reason(error)}") from error
             if answer.status_code != HTTPStatus.OK or answer.text != WELCOME:
                 self.figures.errors["registration_refused"] += 1
                 said = f"{answer.status_code} {answer.text[:_SHOWN_CHARACTERS]!r}"

@@ -38,6 +38,7 @@ class TcpGateway:
     Args:
         ip, port: where to listen; 0 for a free port.
         limits: of the images.
+        inflater: its threads are shared with others.
         unfinished: where it is counted what connections hold of messages under way, with all others.
         idle_sec: so long a camera may be silent between two messages.
         max_connections: connections served at once.
@@ -56,6 +57,7 @@ class TcpGateway:
         ip: str,
         port: int,
         limits: Limits,
+        inflater: Inflater,
         unfinished: Unfinished,
         idle_sec: float,
         max_connections: int,
@@ -66,7 +68,7 @@ class TcpGateway:
         self.newcomers = Unfinished(MAX_NEWCOMERS_BYTES)
         self.kept = KeptImages()
         self.idle_sec = idle_sec
-        self.inflater = Inflater()
+        self.inflater = inflater
         self.scratch = memoryview(bytearray(SCRATCH_BYTES))
         self.ends: Counter[str] = Counter()
         self.displaced = 0

@@ -1,4 +1,4 @@
-"""A pulled camera, and a server that takes its announcement and asks it for pictures."""
+"""A pulled camera, and a server that takes its registration and asks it for pictures."""
 
 import http.client
 import itertools
@@ -18,24 +18,24 @@ need("opencv")
 
 from client_sim.device import RECONNECTS  # noqa: E402
 from client_sim.pulled_bodies import plain  # noqa: E402
-from client_sim.pulled_camera import Announcement, PulledCamera  # noqa: E402
+from client_sim.pulled_camera import PulledCamera, Registration  # noqa: E402
 from client_sim.sources import SourceError  # noqa: E402
 
 
 class Registrar:
-    """Takes announcements, and answers what it is told to."""
+    """Takes registrations, and answers what it is told to."""
 
     def __init__(self):
         self.answer = (200, b"OK")
-        self.announced = []
-        self.on_announcement = lambda told: None
+        self.registered = []
+        self.on_registration = lambda told: None
         registrar = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 told = bson.decode(self.rfile.read(int(self.headers["Content-Length"])))
-                registrar.announced.append((self.path, self.headers["Content-Type"], told))
-                registrar.on_announcement(told)
+                registrar.registered.append((self.path, self.headers["Content-Type"], told))
+                registrar.on_registration(told)
                 status, body = registrar.answer
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
@@ -66,7 +66,7 @@ def start(registrar):
     """Starts a camera, and ends it with the test."""
     started = []
 
-    def start_camera(announcement=None, rate_hz=1000.0, **more):
+    def start_camera(registration=None, rate_hz=1000.0, **more):
         numbers = itertools.count()
         more = {
             "next_image": lambda: b"image %d" % next(numbers),
@@ -74,8 +74,8 @@ def start(registrar):
             "headers": {"Content-Type": "image/jpeg"},
             "reconnect_sec": 0.001,
         } | more
-        announcement = announcement or Announcement()
-        camera = PulledCamera("camera", registrar.url, rate_hz=rate_hz, announcement=announcement, **more)
+        registration = registration or Registration()
+        camera = PulledCamera("camera", registrar.url, rate_hz=rate_hz, registration=registration, **more)
         thread = threading.Thread(target=camera.run)
         thread.start()
         started.append((camera, thread))
@@ -98,67 +98,67 @@ def listens(address, port):
 
 def place(registrar):
     """Where the server that has been told of a camera asks it."""
-    until(lambda: registrar.announced, "it announces itself")
-    _, _, told = registrar.announced[-1]
+    until(lambda: registrar.registered, "it registers itself")
+    _, _, told = registrar.registered[-1]
     address, port = told["ipaddress"], told["ports"]
     until(lambda: listens(address, port), "it listens")
     return f"http://{address}:{port}"
 
 
-def test_it_announces_itself_before_it_listens(registrar, start):
+def test_it_registers_itself_before_it_listens(registrar, start):
     listened = []
-    registrar.on_announcement = lambda told: listened.append(listens(told["ipaddress"], told["ports"]))
+    registrar.on_registration = lambda told: listened.append(listens(told["ipaddress"], told["ports"]))
     camera, _ = start()
     url = place(registrar)
     assert listened == [False]
-    assert registrar.announced == [("/server", None, {"ipaddress": "127.0.0.1", "ports": int(url.rpartition(":")[2])})]
+    assert registrar.registered == [("/server", None, {"ipaddress": "127.0.0.1", "ports": int(url.rpartition(":")[2])})]
     assert camera.figures.registrations == 1
 
 
 def test_it_may_come_late(registrar, start):
-    start(Announcement(late_sec=0.3))
-    until(lambda: registrar.announced, "it announces itself")
+    start(Registration(late_sec=0.3))
+    until(lambda: registrar.registered, "it registers itself")
     began = time.monotonic()
     place(registrar)
     assert 0.2 < time.monotonic() - began < 5
 
 
 def test_it_stops_at_once_while_it_is_late(registrar, start):
-    camera, thread = start(Announcement(late_sec=100))
-    until(lambda: camera.figures.registrations, "it has announced itself")
+    camera, thread = start(Registration(late_sec=100))
+    until(lambda: camera.figures.registrations, "it has registered itself")
     camera.stop()
     thread.join(2)
     assert not thread.is_alive()
 
 
-def test_it_may_announce_itself_twice_and_is_one_camera(registrar, start):
-    camera, _ = start(Announcement(times=2))
+def test_it_may_register_itself_twice_and_is_one_camera(registrar, start):
+    camera, _ = start(Registration(times=2))
     place(registrar)
-    first, second = registrar.announced
+    first, second = registrar.registered
     assert first == second
     assert camera.figures.registrations == 2
 
 
 @pytest.mark.parametrize(
-    ("announcement", "announced"),
+    ("registration", "registered"),
     [
-        (Announcement(path="/server/"), ("/server/", None, "127.0.0.1", True)),
-        (Announcement(content_type="application/bson"), ("/server", "application/bson", "127.0.0.1", True)),
-        (Announcement(tells_port=False), ("/server", None, "127.0.0.1", False)),
-        (Announcement(address="camera.example"), ("/server", None, "camera.example", True)),
+        (Registration(path="/server/"), ("/server/", None, "127.0.0.1", True)),
+        (Registration(content_type="application/bson"), ("/server", "application/bson", "127.0.0.1", True)),
+        (Registration(tells_port=False), ("/server", None, "127.0.0.1", False)),
+        (Registration(address="camera.example"), ("/server", None, "camera.example", True)),
     ],
 )
-def test_it_announces_itself_in_every_way(registrar, start, announcement, announced):
-    start(announcement)
-    until(lambda: registrar.announced, "it announces itself")
-    path, content_type, told = registrar.announced[0]
-    assert (path, content_type, told["ipaddress"], "ports" in told) == announced
+def test_it_registers_itself_in_every_way(registrar, start, registration, registered):
+    start(registration)
+    until(lambda: registrar.registered, "it registers itself")
+    path, content_type, told = registrar.registered[0]
+    assert (path, content_type, told["ipaddress"], "ports" in told) == registered
 
 
 def test_it_listens_where_it_is_told_to(registrar, start):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    start(Announcement(port=port))
+    start(Registration(port=port))
     assert place(registrar) == f"http://127.0.0.1:{port}"
 
 
@@ -271,7 +271,7 @@ def test_it_tries_again_where_there_is_no_server(registrar, start, caplog):
 def test_a_port_that_is_taken_is_said_in_words(start, caplog):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        camera, thread = start(Announcement(port=port))
+        camera, thread = start(Registration(port=port))
         thread.join(5)
     assert camera.figures.errors == {"cannot_listen": 1}
     assert caplog.messages == [f"camera: can't listen on 127.0.0.1:{port}: Address already in use"]
@@ -280,7 +280,7 @@ def test_a_port_that_is_taken_is_said_in_words(start, caplog):
 def test_a_port_that_another_camera_has_told_is_said_in_words_too(registrar, start):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    cameras = [start(Announcement(port=port, late_sec=0.3))[0] for _ in range(2)]
+    cameras = [start(Registration(port=port, late_sec=0.3))[0] for _ in range(2)]
     until(lambda: any(camera.figures.errors["cannot_listen"] for camera in cameras), "one of them was too late")
     assert sum(camera.figures.errors["cannot_listen"] for camera in cameras) == 1
 

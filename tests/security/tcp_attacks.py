@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import green  # noqa: F401 (before serving, or eventlet announces its retirement)
 from desktops import Desktop, bmp, message, packed, tcp_port
 from pictures import picture
 from probe import KEPT, Probe, probing
@@ -376,11 +377,15 @@ def flooding(attack: Attacked, sent: bytes, rate_hz: float, connections: int = 1
             thread.join()
 
 
-def play_unfinished(attack: Attacked, clients: int, sent_bytes: int) -> tuple[int, float]:
-    """Clients that each send so much of a larger message, and no more; returns how many had to give way, and the growth
-    of the server's memory at its highest, in MB."""
+def play_unfinished(attack: Attacked, clients: int, sent_bytes: int, served: bool) -> tuple[int, float]:
+    """Clients that each send so much of a large message, and no more; returns how many had to give way, and the growth
+    of the server's memory at its highest, in MB.
+
+    Args:
+        served: a good message comes before.
+    """
     before = attack.ends("memory")
-    opening = LARGE + bytes(sent_bytes)
+    opening = message(1, packed(bmp(8, 8))) * served + LARGE + bytes(sent_bytes)
     desktops = [attack.desktop() for _ in range(clients)]
     try:
         for desktop in desktops:

@@ -8,6 +8,7 @@ import pytest
 
 from desktops import bmp, message, packed
 from engine.unfinished import MAX_UNFINISHED_BYTES
+from ingest.tcp_gateway import MAX_NEWCOMERS_BYTES
 from security.tcp_attacks import (
     BAD_MESSAGES,
     MB,
@@ -106,8 +107,12 @@ def test_images_that_take_long_to_inflate_cost_those_who_send_them() -> None:
         assert before < attack.metric("imageserver_frames_total") < before + sum(counts) / 2, "it was too much"
 
 
-def test_unfinished_messages_are_bounded_in_sum() -> None:
+@pytest.mark.parametrize(
+    ("served", "bound"), [(False, MAX_NEWCOMERS_BYTES), (True, MAX_UNFINISHED_BYTES)], ids=["first ones", "later ones"]
+)
+def test_unfinished_messages_are_bounded_in_sum(served: bool, bound: int) -> None:
+    """Memory that grows with what comes is an eighth ahead of it."""
     with attacked() as attack:
-        given_way, grown_mb = play_unfinished(attack, 80, 6 * MB)
+        given_way, grown_mb = play_unfinished(attack, 80, 6 * MB, served)
         assert given_way >= 20
-        assert grown_mb < MAX_UNFINISHED_BYTES / MB * 1.3
+        assert grown_mb < bound / MB * 9 / 8 + GROWTH_MB

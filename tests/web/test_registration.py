@@ -191,7 +191,7 @@ def test_what_was_registered_is_counted(server: RunningServer) -> None:
     }
 
 
-def test_who_goes_away_within_an_registration_harms_nobody(server: RunningServer) -> None:
+def test_who_goes_away_within_a_registration_harms_nobody(server: RunningServer) -> None:
     for _ in range(20):
         with socket.create_connection(("127.0.0.1", server.port)) as client:
             client.sendall(b"POST /server HTTP/1.1\r\nHost: x\r\nContent-Length: 39\r\n\r\n" + HERE[:10])

@@ -6,8 +6,8 @@ from typing import Final, NamedTuple, Self
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443, "rtsp": 554, "rtsps": 322}
-#: Where cameras that announce themselves have their picture (docs/protocol.md).
-ANNOUNCED_PATH: Final = "/video"
+#: Where cameras that register themselves have their picture (docs/protocol.md).
+REGISTERED_PATH: Final = "/video"
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,253}[A-Za-z0-9_.])?")
 _NO_CONTROLS: Final = re.compile(r"[^\x00-\x20\x7f]+")
@@ -55,7 +55,7 @@ class CameraUrl(NamedTuple):
         return cls(parts.scheme, host, port or DEFAULT_PORTS[parts.scheme], path_of(parts), _login(parts))
 
     @classmethod
-    def announced(cls, host: str, port: int) -> Self:
+    def registered(cls, host: str, port: int) -> Self:
         """The address of a camera that told its host and port.
 
         Raises:
@@ -63,7 +63,7 @@ class CameraUrl(NamedTuple):
         """
         if not 1 <= port <= 65535:
             raise ValueError("a camera's port is 1 to 65535")
-        return cls("http", _checked_host(host.removeprefix("[").removesuffix("]").lower()), port, ANNOUNCED_PATH)
+        return cls("http", _checked_host(host.removeprefix("[").removesuffix("]").lower()), port, REGISTERED_PATH)
 
     @property
     def host_and_port(self) -> str:

@@ -64,6 +64,7 @@ class PullGateway:
 
     Args:
         limits: of an image.
+        inflater: its threads are shared with others.
         unfinished: where it is counted what is held of answers that are not images yet.
         listed: their addresses, as of `--pull`.
         max_pullers: cameras that registered themselves, at once.
@@ -83,6 +84,7 @@ class PullGateway:
         door: Door,
         guard: PullGuard,
         limits: Limits,
+        inflater: Inflater,
         unfinished: Unfinished,
         listed: Iterable[str],
         make_rtsp: MakeRtsp,
@@ -91,7 +93,7 @@ class PullGateway:
         self._door = door
         self._guard = guard
         self._limits = limits
-        self._inflater = Inflater()
+        self._inflater = inflater
         self._unfinished = unfinished
         try:
             self._urls = [CameraUrl.parse(url) for url in listed]
@@ -181,7 +183,7 @@ class PullGateway:
         if not self._make_room(address):
             self._door.release_user(user)
             return "too_many"
-        url = CameraUrl.announced(address if plain_address(host) else host, port)
+        url = CameraUrl.registered(address if plain_address(host) else host, port)
 
         def end(puller: Puller) -> None:
             self._forget(key, puller)

@@ -481,7 +481,7 @@ def make_gateway(look_up: Callable[[str], list[str]], *listed: str, users: str =
         CameraUsers.read(users) if users else CameraUsers(),
         strangers=False,
     )
-    gateway = PullGateway(door, PullGuard((), look_up), Limits(), Unfinished(), listed, ListedCamera)
+    gateway = PullGateway(door, PullGuard((), look_up), Limits(), INFLATER, Unfinished(), listed, ListedCamera)
     return gateway, hub
 
 

@@ -52,8 +52,8 @@ def test_nothing_secret_of_an_address_is_shown() -> None:
 
 
 def test_an_announced_camera_has_its_picture_at_video() -> None:
-    assert CameraUrl.announced("192.168.7.20", 5000) == ("http", "192.168.7.20", 5000, "/video", None)
-    assert CameraUrl.announced("[2001:db8::1]", 5000).host == "2001:db8::1"
+    assert CameraUrl.registered("192.168.7.20", 5000) == ("http", "192.168.7.20", 5000, "/video", None)
+    assert CameraUrl.registered("[2001:db8::1]", 5000).host == "2001:db8::1"
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_an_announced_camera_has_its_picture_at_video() -> None:
 )
 def test_what_cannot_be_announced_is_refused(host: str, port: int) -> None:
     with pytest.raises(ValueError, match="a camera's"):
-        CameraUrl.announced(host, port)
+        CameraUrl.registered(host, port)
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def test_a_listed_host_is_looked_up_again_when_it_has_moved(caller: Caller) -> N
 
 def test_a_name_is_no_address_of_an_announced_host() -> None:
     with pytest.raises(ValueError, match="'localhost'"):
-        HttpCamera(CameraUrl.announced("localhost", 80), ["localhost"], 1_000)
+        HttpCamera(CameraUrl.registered("localhost", 80), ["localhost"], 1_000)
     with pytest.raises(ValueError, match="rtsp://cam/x is not called over HTTP"):
         HttpCamera(CameraUrl.parse("rtsp://u:p@cam/x"), None, 1_000)
 
