@@ -106,7 +106,7 @@ class App:
                 inflater,
                 self.engine.eio.unfinished,
                 settings.tcp_idle_sec,
-                min(settings.tcp_connections, max(self._places // 2, 1)),
+                self._max_tcp_connections(),
             )
             if settings.tcp_port is not None
             else None
@@ -172,6 +172,8 @@ class App:
             self.processing.start()
         if self.tcp is not None:
             self.tcp.start()
+            if self.settings.auth and not self.settings.tcp_users:
+                logger.warning("no camera over TCP is let in: with -a, --tcp-users has to say whose they are")
         self.pull.start()
         self._http = HttpServer(self.settings.ip, self.settings.port, self.wsgi, self._max_connections())
         self._http.start()
@@ -191,6 +193,15 @@ class App:
             self._http.stop(STOP_SEC)
         finish_offloaded(("disk", "database"), FINISH_SEC)
         children_end.wait()
+
+    def _max_tcp_connections(self) -> int:
+        possible = max(self._places // 2, 1)
+        wanted = self.settings.tcp_connections
+        if wanted > possible:
+            logger.warning(
+                "--tcp-connections %d: half of the open files are %d, the rest is for others", wanted, possible
+            )
+        return min(wanted, possible)
 
     def _max_connections(self) -> int:
         possible = self._places if self.tcp is None else max(self._places - self.tcp.max_connections, 1)

@@ -544,3 +544,23 @@ def test_images_of_the_largest_size_are_taken_at_every_level(server: RunningServ
             desktop.send(1, image, level)
         until_frames(server, 10)
         assert listed(server, "tcp-1")["bytes"] == 10 * MAX_BYTES
+
+
+def test_with_accounts_and_nobody_named_it_is_said_that_no_camera_is_let_in(tmp_path: Path) -> None:
+    said = "no camera over TCP is let in: with -a, --tcp-users has to say whose they are"
+    users = tmp_path / "users"
+    users.write_text("127.0.0.1 Alice\n")
+    for options, expected in ((("-a",), True), (("-a", "--tcp-users", str(users)), False), ((), False)):
+        with running_server("--tcp-port", "0", *options) as server:
+            tcp_port(server)
+            until(lambda s=server: s.get("/healthz"), "it runs")
+            assert any(said in line for line in server.log) is expected
+
+
+def test_fewer_places_than_wanted_are_said() -> None:
+    program = ["-c", "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (400, 400));"
+               "sys.argv[0] = 'ImageServer.py'; runpy.run_path('ImageServer.py', run_name='__main__')"]  # fmt: skip
+    with running_server("--tcp-port", "0", program=program) as server:
+        tcp_port(server)
+        said = "--tcp-connections 1000: half of the open files are 100, the rest is for others"
+        until(lambda: any(said in line for line in server.log), "the warning")
