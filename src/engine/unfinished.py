@@ -2,11 +2,13 @@
 
 One connection may hold a message of the largest size that is allowed, whoever it is; a thousand together may not hold
 a thousand of them. Who takes most for longest gives way, by the square of its bytes times its seconds: a camera with
-200 KB under way for a second weighs as much as one of a crowd with 1 MB for 40 ms, or with 64 KiB for 10 s.
+200 KB under way for a second weighs as much as one of a crowd with 1 MB for 40 ms, or with 64 KiB for 10 s. What is
+known to come from the same place weighs together, so that a crowd does not hide behind its number.
 """
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -40,29 +42,42 @@ class Unfinished:
         self._clock = clock
         self._held: dict[Holder, int] = {}
         self._began: dict[Holder, float] = {}
+        self._places: dict[Holder, str] = {}
         self._said = OncePerSecond()
 
-    def hold(self, holder: Holder, size: int) -> None:
-        """This holder has this much now, 0 for nothing any more. It, or another one, may be told to give way."""
+    def hold(self, holder: Holder, size: int, place: str = "") -> None:
+        """This holder has this much now, 0 for nothing any more. It, or another one, may be told to give way.
+
+        Args:
+            place: where what it holds comes from, such as an address; empty where that is not known.
+        """
         if not size:
             self._forget(holder)
             return
         self.bytes += size - self._held.get(holder, 0)
         self._held[holder] = size
         self._began.setdefault(holder, self._clock())
+        if place:
+            self._places[holder] = place
         while self.bytes > self._max:
             self._end_one()
 
     def _forget(self, holder: Holder) -> int:
         size = self._held.pop(holder, 0)
         self._began.pop(holder, None)
+        self._places.pop(holder, None)
         self.bytes -= size
         return size
 
     def _end_one(self) -> None:
         now = self._clock()
         # What has just begun has a millisecond, or its size would not matter.
-        costliest = max(self._held, key=lambda holder: self._held[holder] ** 2 * (now - self._began[holder] + 0.001))
+        costs = {holder: size**2 * (now - self._began[holder] + 0.001) for holder, size in self._held.items()}
+        of_places: dict[str | Holder, float] = defaultdict(float)
+        for holder, cost in costs.items():
+            of_places[self._places.get(holder, holder)] += cost
+        worst = max(of_places, key=of_places.__getitem__)
+        costliest = max((one for one in costs if self._places.get(one, one) == worst), key=costs.__getitem__)
         size = self._forget(costliest)
         self.given_way += 1
         if self._said.allows("", time.monotonic()):

@@ -388,7 +388,7 @@ class TcpConnection:
 
     def _hold(self, size: int) -> None:
         """Count what is held of the message under way."""
-        (self._owner.unfinished if self._served else self._owner.newcomers).hold(self, size)
+        (self._owner.unfinished if self._served else self._owner.newcomers).hold(self, size, self.address)
 
     # -- streams
 

@@ -75,3 +75,28 @@ def test_holding_on_after_giving_way_counts_again() -> None:
     assert unfinished.bytes == 0
     unfinished.hold(one, 0)
     assert unfinished.bytes == 0
+
+
+def test_a_crowd_of_one_place_gives_way_before_one_that_holds_more_than_each_of_it() -> None:
+    now = 0.0
+    unfinished = Unfinished(1000, lambda: now)
+    crowd, camera, nobody = [Holder() for _ in range(14)], Holder(), Holder()
+    for holder in crowd:
+        unfinished.hold(holder, 50, "192.0.2.7")
+    unfinished.hold(nobody, 50)
+    now = 5.0
+    unfinished.hold(camera, 150, "192.0.2.8")
+    now = 6.0
+    unfinished.hold(camera, 280, "192.0.2.8")
+    assert [holder.gave_way for holder in (*crowd, nobody, camera)] == [True] + [False] * 15
+    unfinished.hold(camera, 500, "192.0.2.8")
+    assert camera.gave_way, "now it holds more than all of them"
+    assert sum(holder.gave_way for holder in crowd) == 1
+
+
+def test_a_place_is_forgotten_with_what_came_from_there() -> None:
+    unfinished = Unfinished(100)
+    holder = Holder()
+    unfinished.hold(holder, 50, "192.0.2.7")
+    unfinished.hold(holder, 0)
+    assert not unfinished._places

@@ -330,7 +330,7 @@ class HttpCamera:
                     if _BOUNDARY_LINE.match(pieces[0]):
                         return b"".join(pieces), b""
                     may_be_parts = False
-                self._unfinished.hold(self, size)
+                self._unfinished.hold(self, size, self.url.host)
                 data = self._connection.receive(deadline)
                 if data:
                     more = answer.receive_data(data)
@@ -351,7 +351,7 @@ class HttpCamera:
         self._receive_parts(parts, begun)
         with within(left_sec(deadline)):
             while (part := parts.next_part()) is None and not parts.ended:
-                self._unfinished.hold(self, parts.unfinished_bytes)
+                self._unfinished.hold(self, parts.unfinished_bytes, self.url.host)
                 data = self._connection.receive(deadline)
                 waited = True
                 if data:
