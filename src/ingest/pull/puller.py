@@ -405,6 +405,8 @@ class Puller:
             self._trouble = error.cause
             self._record.say(self.shown, f"no answer: {error}")
         pause_sec = min(RETRY_SEC * 2.0 ** min(self._failures, 10), self._kind.retry_max_sec)
+        if error.cause == "login":  # cameras shut out who tries wrong logins often
+            pause_sec = self._kind.retry_max_sec
         self._failures += 1
         self._not_before = now + pause_sec
 

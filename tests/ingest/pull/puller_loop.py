@@ -345,6 +345,13 @@ def listed_camera_is_never_given_up() -> None:
     assert not played.gone
 
 
+def camera_that_does_not_take_the_login_is_not_tried_often() -> None:
+    played = Played(ScriptedCamera(always(FetchFailed("login", "no"))), Kind(1.0, None))
+    sleep(2.5)
+    assert len(played.camera.asked_at) == 3
+    assert all(near(pause, 1.0) for pause in played.camera.pauses)
+
+
 def camera_that_registers_itself_again_is_asked_at_once_and_has_its_time_anew() -> None:
     played = Played(ScriptedCamera(always(GONE)))
     for _ in range(4):
