@@ -40,8 +40,8 @@ class Caller:
         self.stalled_sec = 0.0
         hold = self.unfinished.hold
 
-        def watched(holder: Holder, size: int) -> None:
-            hold(holder, size)
+        def watched(holder: Holder, size: int, place: str = "") -> None:
+            hold(holder, size, place)
             self.most_held = max(self.most_held, self.unfinished.bytes)
 
         self.unfinished.hold = watched  # type: ignore[method-assign]
