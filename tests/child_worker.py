@@ -20,6 +20,7 @@ def main(behaviour: str, ring: str) -> int:
     if behaviour != "is never ready":
         reader.ready()
     if behaviour == "brings what is not its":
+        reader.receive()  # by then the server knows that it is ready
         reader.room.append(1)
     try:
         for number in range(10 if behaviour.startswith("brings") else 0):
