@@ -19,6 +19,7 @@ Code = Literal["not_an_image", "truncated", "too_many_bytes", "too_many_pixels"]
 
 
 JPEG: Final = "image/jpeg"
+BMP: Final = "image/bmp"
 
 
 class InvalidFrame(ValueError):
@@ -172,6 +173,20 @@ def read_header(image: bytes | bytearray | memoryview) -> ImageInfo:
         InvalidFrame: it is `not_an_image`, or `truncated` within the header.
     """
     return _read(image)[0]
+
+
+def end_of_bmp(image: bytes) -> int:
+    """Where a BMP file ends: behind its pixels, or where its head says, if that is later; what is there may be less.
+
+    Raises:
+        InvalidFrame: it is no BMP (`not_an_image`), or ends within its header (`truncated`).
+    """
+    header = _read(image)
+    if header.info.media_type != BMP:
+        raise _not_an_image(f"a file of type {header.info.media_type}, expected {BMP}")
+    (file_bytes,) = _BMP_FILE_BYTES.unpack_from(image)
+    assert isinstance(file_bytes, int)
+    return max(header.needed, file_bytes)
 
 
 class _Header(NamedTuple):
@@ -354,6 +369,7 @@ def _read_webp(image: bytes | bytearray | memoryview) -> _Header:
 # Rows are padded to 4 bytes. The file size is wrong in too many files to mean anything; the pixels must be there.
 
 _BMP_FILE: Final = Struct("<10xII")
+_BMP_FILE_BYTES: Final = Struct("<2xI")
 _BMP_HEADER_AT: Final = 14
 _BMP_CORE: Final = Struct("<4xHH2xH")
 _BMP_INFO: Final = Struct("<4xii2xHII")
@@ -378,4 +394,4 @@ def _read_bmp(image: bytes | bytearray | memoryview) -> _Header:
         pixel_bytes = (width * bits + 31) // 32 * 4 * abs(height)
     elif compression not in _BMP_RLE:
         raise _not_an_image(f"the BMP has compression {compression}, expected 0 to 3, or 6")
-    return _Header(ImageInfo("image/bmp", width, abs(height)), pixels_at + pixel_bytes)
+    return _Header(ImageInfo(BMP, width, abs(height)), pixels_at + pixel_bytes)

@@ -25,3 +25,8 @@ def padded(jpeg: bytes, size: int) -> bytes:
         segments.append(b"\xff\xfe" + (length - 2).to_bytes(2, "big") + bytes(length - 4))
         missing -= length
     return jpeg[:2] + b"".join(segments) + jpeg[2:]
+
+
+def padded_bmp(bmp: bytes, size: int) -> bytes:
+    """The same picture as a file of exactly `size` bytes, which its head says."""
+    return bmp[:2] + size.to_bytes(4, "little") + bmp[6:] + bytes(size - len(bmp))

@@ -12,7 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from frames import Frame, ImageInfo, InvalidFrame, Limits, check_image, read_header
+from frames import Frame, ImageInfo, InvalidFrame, Limits, check_image, end_of_bmp, read_header
+from pictures import picture
 
 LIMITS = Limits()
 SMALL = Limits(max_frame_bytes=1_000_000, max_pixels=1_000_000)
@@ -489,3 +490,21 @@ def test_an_image_made_to_be_slow_costs_no_more_than_receiving_it(name: str) -> 
         refusal_of(image, Limits(max_frame_bytes=len(image)))
         costs.append(time.process_time() - start)
     assert min(costs) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("declared", "end"),
+    [(0, 9_270), (54, 9_270), (9_270, 9_270), (9_272, 9_272), (0xFFFFFFFF, 0xFFFFFFFF)],
+    ids=["nothing", "the head", "all", "two more", "4 GiB"],
+)
+def test_a_bmp_ends_with_its_pixels_or_later_where_its_head_says_so(declared: int, end: int) -> None:
+    bmp = picture(".bmp", 64, 48)
+    assert len(bmp) == 9_270
+    assert end_of_bmp(bmp[:2] + declared.to_bytes(4, "little") + bmp[6:]) == end
+
+
+def test_what_is_no_bmp_has_no_end_of_one() -> None:
+    with pytest.raises(InvalidFrame, match="a file of type image/jpeg, expected image/bmp"):
+        end_of_bmp(picture())
+    with pytest.raises(InvalidFrame, match="within its header"):
+        end_of_bmp(picture(".bmp")[:20])

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 from engine.transport import transport_of
 from engine.unfinished import Unfinished
 from engine.websocket import MAX_WAKE_BYTES, SMALL_REST_BYTES
-from frames import InvalidFrame, Limits
+from frames import InvalidFrame, Limits, end_of_bmp
 from green import call_later, on_readable, spawn
 from hub import Refusal, Result, Stream
 from ingest.door import Door
@@ -327,10 +327,13 @@ class TcpConnection:
             return b""
         try:
             image = gunzip(body, self._owner.limits.max_frame_bytes)
+            if not image.startswith(_BMP):
+                return Refusal("not_an_image", f"{image[:2]!r} came first, expected a BMP file's {_BMP!r}")
+            behind = len(image) - end_of_bmp(image)
+            if behind > 0:
+                return Refusal("not_an_image", f"{behind} bytes came behind the end of the BMP, expected none")
         except InvalidFrame as error:
             return Refusal(error.code, str(error))
-        if not image.startswith(_BMP):
-            return Refusal("not_an_image", f"{image[:2]!r} came first, expected a BMP file's {_BMP!r}")
         return image
 
     def _inflated(self, outcome: Any) -> None:

@@ -22,7 +22,7 @@ import pytest
 from desktops import Desktop, tcp_port
 from http_cameras import Camera, Conversation, answer
 from phones import Phone
-from pictures import padded, picture
+from pictures import padded, padded_bmp, picture
 from registering import register
 from running import RunningServer, running_server, until
 
@@ -71,8 +71,10 @@ def _cases_of(image: bytes, longer: Callable[[bytes, int], bytes], bomb: bytes) 
 
 CASES = _cases_of(picture(), padded, _bomb(30_000, 30_000))
 #: Over TCP come BMP files and nothing else.
-BMP_CASES = _cases_of(picture(".bmp"), lambda image, size: image.ljust(size, b"\0"), _bmp_bomb(30_000, 30_000)) | {
+BMP_CASES = _cases_of(picture(".bmp"), padded_bmp, _bmp_bomb(30_000, 30_000)) | {
     "a picture of another kind": Case("not_an_image", picture()),
+    "a picture and a byte": Case("not_an_image", picture(".bmp") + b"\0"),
+    "two pictures": Case("not_an_image", picture(".bmp") * 2),
 }
 #: Only here is more said than the image.
 EVENT_CASES = CASES | {

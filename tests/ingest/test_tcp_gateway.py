@@ -20,7 +20,7 @@ from app_process import AppProcess, app_process
 from desktops import Desktop, bmp, message, packed, tcp_port
 from ingest.tcp_connection import CAMERAS_PER_CONNECTION, FIRST_MESSAGE_SEC, MESSAGE_SEC
 from phones import Phone
-from pictures import picture
+from pictures import padded_bmp, picture
 from running import RunningServer, running_server, until
 from security.processes import open_files
 
@@ -191,6 +191,8 @@ NO_IMAGES: dict[str, tuple[str, bytes, str]] = {
     "half a BMP": ("truncated", gzip.compress(HALF), f"ends after {len(HALF)} bytes"),
     "half the gzip data": ("truncated", packed(bmp())[:3_000], "the gzip data end after 3000 bytes"),
     "bytes behind the gzip data": ("not_an_image", packed(bmp()) + b"more", "4 bytes came behind the end"),
+    "a byte behind the BMP": ("not_an_image", packed(bmp() + b"x"), "1 bytes came behind the end of the BMP"),
+    "two BMPs": ("not_an_image", packed(bmp() * 2), f"{len(bmp())} bytes came behind the end of the BMP"),
     "two gzip files": ("not_an_image", packed(bmp()) * 2, "bytes came behind the end"),
     "damaged gzip data": ("not_an_image", packed(bmp())[:-8] + bytes(8), "no whole gzip data"),
     "one byte too many": ("too_many_bytes", packed(bmp() + bytes(MAX_BYTES + 1 - len(bmp()))), "come out of"),
@@ -538,7 +540,7 @@ def test_plain_tcp_is_off_unless_a_port_is_given() -> None:
 
 
 def test_images_of_the_largest_size_are_taken_at_every_level(server: RunningServer, port: int) -> None:
-    image = bmp(200, 200) + bytes(MAX_BYTES - len(bmp(200, 200)))
+    image = padded_bmp(bmp(200, 200), MAX_BYTES)
     with Desktop(port) as desktop:
         for level in range(10):
             desktop.send(1, image, level)

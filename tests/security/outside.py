@@ -50,7 +50,10 @@ class Watched:
     def __init__(self, server: RunningServer) -> None:
         self._folder = Path("/proc") / str(server.process.pid)
         self._server = server
-        self._lines = len(server.log)
+        self._lines = -1
+        while self._lines < len(server.log):  # what it said before may be on its way still
+            self._lines = len(server.log)
+            time.sleep(0.05)
         self._began = time.monotonic()
         self._forget_peak()
         self._rss_before = self._status("VmRSS")

@@ -205,6 +205,7 @@ BAD_MESSAGES: Final[dict[str, Sent]] = {
     "HTTP": lambda: b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
     "bytes behind the gzip data": lambda: message(1, packed(bmp()) + b"x"),
     "a megabyte behind the gzip data": lambda: message(1, packed(bmp()) + bytes(MB)),
+    "two BMPs": lambda: message(1, packed(bmp() * 2)),
     "two gzip files": lambda: message(1, packed(bmp()) * 2),
     "damaged gzip data": lambda: message(1, packed(bmp())[:500] + b"damaged" + packed(bmp())[507:]),
     "half of the gzip data": lambda: message(1, packed(bmp())[:-500]),
