@@ -4,6 +4,7 @@ import gzip
 import random
 import tracemalloc
 import zlib
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -89,6 +90,47 @@ def test_a_bomb_is_there_once_at_most(compress: Compress, decompress: Decompress
         assert tracemalloc.get_traced_memory()[1] < 19 << 20
     finally:
         tracemalloc.stop()
+
+
+def outcome_of_zlib(data: bytes, wbits: int, max_bytes: int) -> str | bytes:
+    """What the standard library's zlib makes of it."""
+    inflater = zlib.decompressobj(wbits)
+    try:
+        inflated = inflater.decompress(data, max_bytes + 1)
+    except zlib.error:
+        return "not_an_image"
+    if len(inflated) > max_bytes:
+        return "too_many_bytes"
+    if not inflater.eof:
+        return "truncated"
+    return "not_an_image" if inflater.unused_data else inflated
+
+
+@WAYS
+def test_a_damaged_stream_comes_to_what_zlib_makes_of_it(compress: Compress, decompress: Decompress) -> None:
+    rng = random.Random(7)
+    wholes = [compress(data) for data in (b"", b"abc" * 9, DATA, rng.randbytes(3_000))]
+    seen: Counter[str] = Counter()
+    for _ in range(20_000):
+        data = bytearray(rng.choice(wholes))
+        for _ in range(rng.choice((0, 1, 1, 3))):
+            at = rng.randrange(min(len(data), 24) if rng.random() < 0.5 else len(data))
+            match rng.randrange(3):
+                case 0:
+                    data[at] ^= 1 << rng.randrange(8)
+                case 1:
+                    del data[at : at + rng.randrange(1, 4)]
+                case 2:
+                    data[at:at] = rng.randbytes(rng.randrange(1, 4))
+        max_bytes = rng.choice((10, 4_096, 1 << 20))
+        expected = outcome_of_zlib(bytes(data), 15 if decompress is inflate else 31, max_bytes)
+        try:
+            outcome: str | bytes = decompress(bytes(data), max_bytes)
+        except InvalidFrame as error:
+            outcome = error.code
+        assert outcome == expected, data.hex()
+        seen[outcome if isinstance(outcome, str) else "taken"] += 1
+    assert min(seen[what] for what in ("taken", "not_an_image", "truncated", "too_many_bytes")) > 100, seen
 
 
 @WAYS
